@@ -1,0 +1,32 @@
+# `make run` adapts a model, `make test` runs every test; both set up .venv first.
+PYTHON ?= python3
+RECIPE ?= recipes/sentiment_bert.yaml
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: run test check format clean
+
+run: .venv/installed
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		-m hfadapt.run $(RECIPE) $(ARGS)
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: .venv/installed
+	$(BIN)/ruff format --check hfadapt tests
+	$(BIN)/ruff check hfadapt tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+format: .venv/installed
+	$(BIN)/ruff format hfadapt tests
+	$(BIN)/ruff check --fix hfadapt tests
+
+clean:
+	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@

@@ -1,0 +1,42 @@
+"""Adapt pretrained models by recipe: `read` a recipe, `plan` a run, `adapt` the backbone."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hfadapt.adapting import adapt
+    from hfadapt.errors import HfadaptError
+    from hfadapt.folder import Run, open_run
+    from hfadapt.planning import Plan, plan
+    from hfadapt.reading import read
+    from hfadapt.recipe import Recipe
+    from hfadapt.using import predict, score
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "read": "reading",
+    "plan": "planning",
+    "adapt": "adapting",
+    "score": "using",
+    "predict": "using",
+    "open_run": "folder",
+    "Recipe": "recipe",
+    "Plan": "planning",
+    "Run": "folder",
+    "HfadaptError": "errors",
+}
+__all__ = ["HfadaptError", "Plan", "Recipe", "Run", "adapt", "open_run", "plan", "predict", "read", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: torch and transformers cost seconds, and a syntax error needs neither.
+    if name in _HOMES:
+        return getattr(import_module(f"hfadapt.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'hfadapt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,67 @@
+"""The head and some of the blocks train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from hfadapt.adapt.base import Adaptation, Stage
+from hfadapt.errors import Problem, RecipeError, count
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hfadapt.backbones.base import Anatomy
+
+
+class Partial(Adaptation):
+    """Train the head, what lies between it and the blocks, and the top blocks or a slice of them.
+
+    When to use: not enough rows or memory for `full`. The lower blocks hold what is common to most
+    tasks, so little is lost. Compared with `full`: faster in the ratio of (N + 2t) to 3N for t of N
+    blocks; compared with `linear-probe`: can change the features.
+    """
+
+    top: Annotated[int, Field(ge=1)] | None = None
+    """How many blocks train, counted from the head; 2 where neither this nor `blocks` is given."""
+    blocks: str | None = None
+    """A slice of the blocks, as Python writes it: `4:6`, `-2:`, `:3`. What is above stays frozen."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Partial:
+        if self.top is not None and self.blocks is not None:
+            raise PydanticCustomError("both", "Give 'top' or 'blocks', not both.")
+        self._range()
+        return self
+
+    def _range(self) -> slice:
+        if self.blocks is None:
+            return slice(-(self.top or 2), None)
+        bounds = self.blocks.split(":")
+        try:
+            start, stop = (int(bound) if bound.strip() else None for bound in bounds)
+        except ValueError:
+            raise PydanticCustomError(
+                "slice", "'{blocks}' is not a slice of blocks such as '4:6' or '-2:'.", {"blocks": self.blocks}
+            ) from None
+        return slice(start, stop)
+
+    def stages(self, model: nn.Module, anatomy: Anatomy) -> Sequence[Stage]:
+        """One stage.
+
+        Raises:
+            RecipeError: the slice holds no block, or `top` asks for more than there are.
+        """
+        there = count(len(anatomy.blocks), "block")
+        if self.top is not None and self.top > len(anatomy.blocks):
+            raise RecipeError(Problem(f"{self.top} is too many: the backbone has {there}.", "adapt.top"))
+        chosen = anatomy.blocks[self._range()]
+        if not chosen:
+            raise RecipeError(Problem(f"'{self.blocks}' holds no block: the backbone has {there}.", "adapt.blocks"))
+        names = [name for block in chosen for name in block.parameters]
+        if chosen[-1] is anatomy.blocks[-1]:
+            names += anatomy.after
+        return [Stage("partial", dict.fromkeys([*names, *anatomy.head], 1.0))]

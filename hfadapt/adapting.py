@@ -1,0 +1,221 @@
+"""Plan → Run: the work."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from transformers import PreTrainedModel, set_seed
+
+from hfadapt import card, settings
+from hfadapt.backbones.base import Anatomy, anatomy
+from hfadapt.errors import HfadaptError
+from hfadapt.folder import Run, clear, new_run, open_run, readable, scores_json
+from hfadapt.noise import quiet
+from hfadapt.planning import Plan, last_layers, newly_initialised
+from hfadapt.scoring import baselines, evaluated
+from hfadapt.scoring.tally import Score, Tally
+from hfadapt.showing import plan_yaml
+from hfadapt.training.evaluating import evaluate
+from hfadapt.training.rows import Rows, balanced
+from hfadapt.training.stages import Training, train
+from hfadapt.training.trainer import ExactLoss
+from hfadapt.training.watching import Journal, Listener
+
+REPLICATES = 1000
+"""Bootstrap replicates behind an interval."""
+
+
+def adapt(
+    plan: Plan, out: str | Path | None = None, *, resume: str | Path | None = None, listener: Listener | None = None
+) -> Run:
+    """Carry out a plan; leaves a run folder whose `model/` plain transformers loads.
+
+    out: a new folder, by default `runs/NAME`; resume: the folder of an interrupted run of this recipe,
+    which goes on where it was; listener: receives each event as it happens.
+
+    Raises:
+        RunError: the folder is taken, or training cannot go on.
+    """
+    with quiet():
+        run = open_run(resume) if resume else _begin(plan, out)
+        journal = Journal(run.path / "log.jsonl", listener)
+        journal("begin", run=str(run.path), resumed=bool(resume))
+        training = prepare(plan, run)
+        simple = compare(plan) if journal.active else {}
+        journal("baselines", scores=_plain(simple))
+        set_seed(plan.settled["seed"])
+        model, parts = load_model(plan)
+        started = time.monotonic()
+        wrapped = plan.recipe.adapt.wrap(model, parts)
+        stages = plan.recipe.adapt.stages(wrapped, parts)
+        train(wrapped, stages, training, journal, resume=bool(resume))  # type: ignore[arg-type]
+        seconds = time.monotonic() - started
+        if journal.active:
+            plan.recipe.adapt.keep(wrapped, run.path)
+        finished = plan.recipe.adapt.finish(wrapped)
+        if journal.active:
+            save(finished, plan, run)
+        scores = {split: score(finished, plan, split, training) for split in ("validation", "test")}
+        if journal.active:
+            cost = {"train_seconds": round(seconds, 1), "peak_memory_bytes": peak_memory(), "steps": plan.steps}
+            run.write("README.md", card.text(plan, scores, simple, cost))
+            run.write("scores.json", scores_json(scores, simple, cost=cost))
+            clear(run.checkpoints)
+        journal("end", scores=_plain({"model": scores})["model"], seconds_training=round(seconds, 1))
+        PartialState().wait_for_everyone()
+    return run
+
+
+def _begin(plan: Plan, out: str | Path | None) -> Run:
+    """A new run folder, made by the first process and known to all."""
+    from accelerate.utils import broadcast_object_list
+
+    state = PartialState()
+    made: list[Any] = [None]
+    if state.is_main_process:
+        try:
+            run = new_run(plan.recipe, out)
+            run.write("recipe.yaml", plan.recipe.text)
+            run.write("plan.yaml", plan_yaml(plan))
+            made = [str(run.path)]
+        except HfadaptError as error:
+            made = [error]
+    if state.num_processes > 1:
+        broadcast_object_list(made)
+    if isinstance(made[0], HfadaptError):
+        raise made[0]
+    return Run(Path(made[0]))
+
+
+def prepare(plan: Plan, run: Run) -> Training:
+    """Encode the rows, and gather what all stages share."""
+    data, recipe = plan.data, plan.recipe
+    rows = {split: encode(plan, split) for split in ("train", "validation")}
+    targets = np.asarray(data.splits["train"]["label"][:])
+    loss = ExactLoss(
+        recipe.task,
+        data.labels,
+        recipe.task.weights(targets, data.labels),
+        float(plan.settled.get("label_smoothing_factor", 0.0)),
+    )
+    processes = PartialState().num_processes
+    return Training(
+        settled=plan.settled,
+        steps=settings.total_steps(plan.settled, len(rows["train"]), processes),
+        loss=loss,
+        tally=lambda: tally(plan, replicates=0),
+        train=rows["train"],
+        validation=rows["validation"],
+        collator=recipe.task.collator(plan.processor),
+        folder=run.checkpoints,
+        chances=balanced(targets) if recipe.data.sampling == "balanced" else None,
+    )
+
+
+def encode(plan: Plan, split: str) -> Rows:
+    """The rows of a split as model inputs, with `labels`."""
+    return encode_rows(plan.recipe.task, plan.processor, plan.data.splits[split], plan.data.labels.kind)
+
+
+def encode_rows(task: Any, processor: Any, rows: Any, kind: str | None) -> Rows:
+    """kind: of the targets in the rows' column `label`; None where they have none."""
+    from datasets import Sequence, Value
+
+    encoded = rows.map(
+        lambda batch: task.encode(batch, processor), batched=True, remove_columns=rows.column_names, load_from_cache_file=False
+    )
+    lengths = np.asarray([len(ids) for ids in encoded["input_ids"]]) if "input_ids" in encoded.column_names else None
+    if kind is not None:
+        types = {"label": Value("int64"), "labels": Sequence(Value("float32")), "number": Value("float32")}
+        encoded = encoded.add_column("labels", rows["label"][:]).cast_column("labels", types[kind])
+    return Rows(encoded, lengths)
+
+
+def compare(plan: Plan) -> Mapping[str, Mapping[str, Mapping[str, Score]]]:
+    """What simple methods reach on the same rows."""
+    data, pair = plan.data, "text_pair" in plan.recipe.task.roles
+    texts = {
+        split: baselines.Texts(
+            rows["text"][:],
+            rows["text_pair"][:] if pair and "text_pair" in rows.column_names else None,
+            np.asarray(rows["label"][:]),
+        )
+        for split, rows in data.splits.items()
+    }
+    judged = {split: texts[split] for split in ("validation", "test")}
+    seed = plan.settled["seed"]
+    return baselines.text_baselines(
+        data.labels.kind, data.labels.names, texts["train"], judged, seed=seed, replicates=REPLICATES
+    )
+
+
+def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
+    """The backbone with its new head, weights in the precision that the recipe says, and its anatomy.
+
+    Raises:
+        HfadaptError: the checkpoint is not what planning saw.
+    """
+    attention = plan.recipe.model.attn_implementation
+    options = {"attn_implementation": attention} if attention else {}
+    model, found = plan.recipe.task.model(
+        plan.source, plan.config, dtype=getattr(torch, plan.recipe.model.dtype), **options
+    )
+    new = newly_initialised(model, found, plan.same_labels)
+    for name, layer in last_layers(model):
+        if not plan.same_labels and f"{name}.weight" not in found["missing_keys"]:
+            layer.reset_parameters()
+    parts = anatomy(model, new)
+    if parts != plan.anatomy and plan.source.local:
+        raise HfadaptError(f"'{plan.source.name}' changed since it was planned.")
+    return model, parts
+
+
+def score(model: torch.nn.Module, plan: Plan, split: str, training: Training) -> dict[str, Score]:
+    """The scores of a model on a split, with intervals."""
+    return evaluate(
+        model,
+        encode(plan, split),
+        loss=training.loss,
+        tally=lambda: tally(plan, replicates=REPLICATES),
+        collator=training.collator,
+        batch_size=plan.settled["per_device_eval_batch_size"],
+        folder=str(training.folder),
+    )
+
+
+def tally(plan: Plan, replicates: int) -> Tally:
+    """An empty tally of the plan's metrics."""
+    labels = plan.data.labels
+    extra = [evaluated.load(name, labels.kind) for name in plan.recipe.metrics]
+    return Tally(labels.kind, labels.names, replicates=replicates, seed=plan.settled["seed"], extra=extra)
+
+
+def save(model: torch.nn.Module, plan: Plan, run: Run) -> None:
+    """Weights, configuration and processor into `model/`."""
+    model.config.use_cache = True  # type: ignore[union-attr]
+    model.save_pretrained(run.model)  # type: ignore[operator]
+    plan.processor.save_pretrained(run.model)
+    readable(run.model)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, in bytes: of the accelerator where there is one."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+def _plain(named: Any) -> Any:
+    return {
+        name: {split: {m: s.as_dict() for m, s in metrics.items()} for split, metrics in splits.items()}
+        for name, splits in named.items()
+    }

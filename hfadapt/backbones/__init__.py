@@ -1,0 +1,1 @@
+"""Families of backbones: facts that can't be derived; one family a file."""

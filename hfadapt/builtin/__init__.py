@@ -1,0 +1,1 @@
+"""Data that make recipes run with no network."""

@@ -1,0 +1,95 @@
+"""A run's model card: what happened, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hfadapt.planning import Plan
+from hfadapt.scoring.kinds import PER_LABEL
+from hfadapt.scoring.tally import Score
+from hfadapt.showing import moving, rate, size, versions
+
+Scores = Mapping[str, Mapping[str, Score]]
+
+
+def text(plan: Plan, scores: Scores, baselines: Mapping[str, Scores], cost: Mapping[str, Any]) -> str:
+    """The card as Markdown with the Hub's metadata in front."""
+    import yaml
+
+    task, labels = plan.recipe.task, plan.data.labels
+    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task.pipeline, "tags": ["hfadapt"]}
+    published = plan.source.path == plan.source.name or "/" in plan.source.name and not plan.source.name.startswith(".")
+    if published and plan.source.name.count("/") <= 1:
+        front["base_model"] = plan.source.name
+    named = "a number" if labels.kind == "number" else ", ".join(f"`{name}`" for name in labels.names[:20])
+    named += " …" if len(labels) > 20 else ""
+    splits = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.data.splits.items())
+    lines = [
+        f"# {plan.recipe.name}",
+        "",
+        f"A `{plan.config.model_type}` model adapted to {task.name} with the method `{plan.recipe.adapt.name}`. "
+        f"It answers with {named}.",
+        "",
+        "## Scores",
+        "",
+        *_table(scores, baselines),
+        "",
+        "Intervals are 95% bootstrap intervals over the rows.",
+        "",
+        "## Data",
+        "",
+        f"Rows: {splits}. {_made(plan)}",
+        *[f"- {finding.says}" for finding in plan.findings],
+        "",
+        "## Training",
+        "",
+        *_moved(plan),
+        "",
+        f"{plan.steps:,} steps in {cost['train_seconds']:,} s; peak memory {cost['peak_memory_bytes'] / 2**30:.1f} GiB. "
+        + "Versions: "
+        + ", ".join(f"{k} {v}" for k, v in versions().items())
+        + ".",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from transformers import pipeline",
+        "",
+        f'model = pipeline("{task.pipeline}", "path/to/model")',
+        "```",
+        "",
+    ]
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n".join(lines)
+
+
+def _table(scores: Scores, baselines: Mapping[str, Scores]) -> list[str]:
+    split = "test" if "test" in scores else next(iter(scores))
+    metrics = [m for m in scores[split] if m.partition("[")[0] not in PER_LABEL or "[" not in m]
+    everyone = {"this model": scores[split]} | {name: b[split] for name, b in baselines.items() if split in b}
+    rows = [
+        f"| {metric} | " + " | ".join(_cell(values.get(metric)) for values in everyone.values()) + " |"
+        for metric in metrics
+    ]
+    return [f"| {split} | " + " | ".join(everyone) + " |", "|---" * (len(everyone) + 1) + "|", *rows]
+
+
+def _cell(score: Score | None) -> str:
+    if score is None:
+        return ""
+    interval = f" ({score.low:.3f}–{score.high:.3f})" if score.low is not None and score.high is not None else ""
+    return f"{score.value:.3f}{interval}"
+
+
+def _made(plan: Plan) -> str:
+    made = [f"{name}: {how}" for name, how in plan.data.made.items() if how != "given"]
+    return f"Splits made by hfadapt: {'; '.join(made)}." if made else "The splits are the data's own."
+
+
+def _moved(plan: Plan) -> list[str]:
+    lines = ["| stage | part | parameters | moving | learning rate |", "|---|---|---|---|---|"]
+    for stage in plan.stages:
+        for part, (total, moves, rates) in moving(plan, stage).items():
+            how = ", ".join(map(rate, rates)) if moves else "frozen"
+            lines.append(f"| {stage.name} | {part} | {size(total)} | {size(moves)} | {how} |")
+    return lines

@@ -1,0 +1,37 @@
+"""Upstream's progress bars, load reports and repeated advice, silenced while hfadapt works."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Errors of transformers, datasets and huggingface_hub still show; their chatter does not."""
+    import datasets
+    import huggingface_hub.utils as hub
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    data_level, data_bars = datasets.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()
+    hub_bars = hub.are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    hub.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*pin_memory.*")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        datasets.logging.set_verbosity(data_level)
+        if bars:
+            logging.enable_progress_bar()
+        if not data_bars:
+            datasets.enable_progress_bars()
+        if not hub_bars:
+            hub.enable_progress_bars()

@@ -1,0 +1,259 @@
+"""Recipe → Plan: all that can be found out, and refused, before a byte of weights is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hfadapt import settings
+from hfadapt.adapt.base import Stage
+from hfadapt.backbones._source import load_config, locate
+from hfadapt.backbones.base import Anatomy, Source, anatomy
+from hfadapt.data.loading import Finding, Loaded, load
+from hfadapt.errors import HfadaptError, Problem, RecipeError, count, did_you_mean
+from hfadapt.recipe import Recipe
+from hfadapt.scoring.kinds import best_first, names_for
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from hfadapt.estimating import Estimate
+
+_LOOKED_AT = 5_000
+"""How many training rows are measured for their lengths."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the inputs are, from a sample of the training rows."""
+
+    looked_at: int
+    median: int
+    longest: int
+    limit: int
+    """Longer inputs are cut to this."""
+    cut: int
+    """How many of those looked at are cut."""
+    sample: tuple[int, ...] = field(repr=False, default=())
+    """Their lengths after cutting."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do. Every value is settled; `adapt` only carries it out."""
+
+    recipe: Recipe
+    source: Source
+    data: Loaded
+    config: PreTrainedConfig = field(repr=False)
+    processor: Any = field(repr=False)
+    anatomy: Anatomy = field(repr=False)
+    """Of the model before the adaptation changed modules."""
+    stages: tuple[Stage, ...] = field(repr=False)
+    sizes: Mapping[str, int] = field(repr=False)
+    """The number of elements of every parameter of the wrapped model."""
+    settled: Mapping[str, Any] = field(repr=False)
+    """The training's arguments; see `settings.resolve`."""
+    same_labels: bool = False
+    """Whether the checkpoint was trained to tell the same labels apart, so that its last layer stays."""
+    steps: int = 0
+    lengths: Lengths | None = None
+    findings: tuple[Finding, ...] = ()
+    estimate: Estimate | None = None
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters, adapters included."""
+        return sum(self.sizes.values())
+
+    def trainable(self, stage: Stage) -> int:
+        """The number of parameters that move in a stage."""
+        return sum(self.sizes[name] for name in stage.speeds)
+
+
+def plan(recipe: Recipe, *, processes: int = 1, estimate: bool = False) -> Plan:
+    """Find out what a run of the recipe will do.
+
+    processes: how many will train together; estimate: also measure what it will cost on this machine.
+
+    Raises:
+        HfadaptError: everything that stands in the way; `RecipeError` and `DataError` among them.
+    """
+    task, problems = recipe.task, []
+    source = locate(recipe.model.name, recipe.model.revision, recipe.model.trust_remote_code)
+    config = load_config(source)
+    own = own_labels(config)
+    seed = int(recipe.train.get("seed", 42))
+    data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=own)
+    task.configure(config, data.labels)
+    processor = task.processor(source, config)
+    lengths = _lengths(recipe, data, processor)
+    config.use_cache = False
+    same_labels = own == list(data.labels.names)
+    model, new = skeleton(recipe, source, config, same_labels)
+    parts = anatomy(model, new)
+    try:
+        wrapped = recipe.adapt.wrap(model, parts)
+        stages = tuple(recipe.adapt.stages(wrapped, parts))
+    except HfadaptError as error:
+        problems += [Problem(p.says, p.field, recipe.origin(p.field), p.hint) for p in error.problems]
+        raise RecipeError(*problems) from None
+    settled = settings.resolve(recipe.train, task.score(data.labels.kind), _direction)
+    problems += _misfits(recipe, data, settled)
+    if problems:
+        raise RecipeError(*problems)
+    made = Plan(
+        recipe=recipe,
+        source=source,
+        data=data,
+        config=config,
+        processor=processor,
+        anatomy=parts,
+        stages=stages,
+        sizes={name: p.numel() for name, p in wrapped.named_parameters()},
+        settled=settled,
+        same_labels=same_labels,
+        steps=settings.total_steps(settled, len(data.splits["train"]), processes),
+        lengths=lengths,
+        findings=(*data.findings, *_cut(lengths)),
+    )
+    if estimate:
+        from dataclasses import replace
+
+        from hfadapt.estimating import estimate as measure
+
+        made = replace(made, estimate=measure(made, processes))
+    return made
+
+
+def own_labels(config: PreTrainedConfig) -> list[str] | None:
+    """The label names of a checkpoint that was trained to tell labels apart, in the order of their ids."""
+    names = [config.id2label[i] for i in sorted(config.id2label)]
+    return None if all(str(name).startswith("LABEL_") for name in names) else names
+
+
+def skeleton(
+    recipe: Recipe, source: Source, config: PreTrainedConfig, same_labels: bool
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model without weights, and the names of the parameters that will start at random.
+
+    Raises:
+        HfadaptError: the task's Auto class does not load such a checkpoint.
+    """
+    import torch
+
+    try:
+        if source.local:
+            model, found = recipe.task.model(source, config, device_map="meta")
+        else:
+            with torch.device("meta"):
+                model, found = recipe.task.bare(config), None
+    except (ValueError, OSError) as error:
+        reason = "it has no safetensors weights" if "safetensors" in str(error) else "its kind has no such head"
+        says = f"'{source.name}' does not load through {recipe.task.auto_class}: {reason}."
+        raise HfadaptError(Problem(says, "model", recipe.origin("model"))) from error
+    if found is None:
+        body = f"{model.base_model_prefix}."
+        return model, {n for n, _ in model.named_parameters() if not n.startswith(body)}
+    return model, newly_initialised(model, found, same_labels)
+
+
+def newly_initialised(model: PreTrainedModel, found: Mapping[str, Any], same_labels: bool) -> set[str]:
+    """The parameters that start at random, from transformers' account of a loading.
+
+    A last layer that was trained to tell other labels apart counts too.
+
+    Raises:
+        HfadaptError: part of a block is missing: the checkpoint is of another architecture.
+    """
+    mismatched = {key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"]}
+    new = {n for n, _ in model.named_parameters() if n in mismatched | set(found["missing_keys"])}
+    parts = anatomy(model)
+    lost = [name for block in parts.blocks for name in block.parameters if name in new]
+    lost += [name for name in parts.embeddings.parameters if name in new]
+    if lost:
+        says = f"The checkpoint lacks {count(len(lost), 'tensor')} of the body, '{lost[0]}' first."
+        raise HfadaptError(Problem(says, "model", hint="It is not of the architecture that its config.json names."))
+    if not same_labels:
+        new |= {f"{name}.{p}" for name, layer in last_layers(model) for p, _ in layer.named_parameters()}
+    return new
+
+
+def last_layers(model: PreTrainedModel) -> list[tuple[str, Any]]:
+    """The head's linear layers that end in one output a label."""
+    from torch import nn
+
+    head = anatomy(model).head
+    owners = {name.rpartition(".")[0] for name in head}
+    modules = {name: model.get_submodule(name) for name in sorted(owners)}
+    labels = model.config.num_labels
+    return [(n, m) for n, m in modules.items() if isinstance(m, nn.Linear) and m.out_features == labels]
+
+
+def _lengths(recipe: Recipe, data: Loaded, processor: Any) -> Lengths:
+    train = data.splits["train"]
+    rows = train.select(range(min(len(train), _LOOKED_AT)))[:]
+    found = sorted(recipe.task.lengths(rows, processor))
+    limit = processor.model_max_length
+    kept = tuple(min(length, limit) for length in found)
+    return Lengths(len(found), found[len(found) // 2], found[-1], limit, sum(n > limit for n in found), kept)
+
+
+def _cut(lengths: Lengths) -> Sequence[Finding]:
+    if not lengths.cut:
+        return ()
+    share = lengths.cut / lengths.looked_at
+    says = (
+        f"{count(lengths.cut, 'text')} of {lengths.looked_at:,} looked at ({share:.1%}) are longer than "
+        f"{lengths.limit} tokens and are cut; the longest has {lengths.longest:,}. See task.max_length."
+    )
+    return (Finding(says, lengths.cut),)
+
+
+def _direction(metric: str) -> bool:
+    return metric != "loss" and best_first(metric.partition("[")[0]) if _is_ours(metric) else True
+
+
+def _is_ours(metric: str) -> bool:
+    try:
+        best_first(metric.partition("[")[0])
+    except HfadaptError:
+        return metric == "loss"
+    return True
+
+
+def _misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any]) -> list[Problem]:
+    """What fits the schema but not the data."""
+    problems = []
+    known = [*names_for(data.labels.kind, data.labels.names), "loss"]
+    chosen = str(settled["metric_for_best_model"])
+    if chosen not in known and not recipe.metrics:
+        where = recipe.origin("train.metric_for_best_model")
+        says = f"There is no metric '{chosen}' for this problem."
+        problems.append(Problem(says, "train.metric_for_best_model", where, did_you_mean(chosen, known)))
+    loss = getattr(recipe.task, "loss", None)
+    weights = getattr(loss, "class_weights", None)
+    for name in weights if isinstance(weights, dict) else ():
+        if name not in data.labels.names:
+            field = "task.loss.class_weights"
+            says = f"There is no label '{name}'."
+            problems.append(Problem(says, field, recipe.origin(field), did_you_mean(name, data.labels.names)))
+    if recipe.data.sampling == "balanced" and data.labels.kind != "label":
+        says = "Balanced sampling needs one label a row."
+        problems.append(Problem(says, "data.sampling", recipe.origin("data.sampling")))
+    return problems
+
+
+def label_counts(data: Loaded, split: str) -> Counter[str]:
+    """How many rows of a split have each label; empty for numbers."""
+    labels = data.labels
+    if labels.kind == "number":
+        return Counter()
+    values = data.splits[split]["label"][:]
+    if labels.kind == "label":
+        return Counter(labels.names[i] for i in values)
+    return Counter({name: sum(row[i] for row in values) for i, name in enumerate(labels.names)})
+
+

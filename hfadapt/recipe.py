@@ -1,0 +1,265 @@
+"""The schema of a recipe: what a person decided, and nothing computed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
+
+from hfadapt import discover
+from hfadapt.adapt.base import Adaptation
+from hfadapt.errors import did_you_mean
+from hfadapt.section import Section, Variant
+from hfadapt.tasks.base import Task
+from hfadapt.settings import OURS_TO_SET, out_of_range, training_fields
+from hfadapt.upstream import wrong
+
+FORMAT = 1
+"""The version of the recipe format; it grows when the meaning of a recipe changes."""
+
+Paths = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
+
+
+class Model(Section):
+    """The backbone: the checkpoint that training starts from. A plain string is its `name`."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """A local folder, a model id on the Hub, or an embedded model."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub; the repository's main branch by default."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """The precision that the weights are held in while training."""
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    """The attention kernel; what transformers chooses by default."""
+    trust_remote_code: bool = False
+    """Run Python code that the checkpoint brings with it. Only for checkpoints that you trust."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: Any) -> Any:
+        values = handler(self)
+        return self.name if set(values) == {"name"} else values
+
+
+class Data(Section):
+    """The rows to learn from and to be judged on. Other keys name the columns that the task reads."""
+
+    model_config = ConfigDict(extra="allow")
+
+    path: Paths
+    """A file, a list of files, a glob, a folder with a file per split, a dataset id, or `builtin/…`."""
+    name: str | None = None
+    """The configuration of a dataset on the Hub (`sst2` of `nyu-mll/glue`)."""
+    revision: str | None = None
+    """Branch, tag or commit of a dataset on the Hub."""
+    train: str | None = None
+    """The source's split to train on; `train` by default."""
+    validation: Annotated[float, Field(gt=0, lt=1)] | Paths | None = None
+    """A split of the source, files, or the share of the training rows to set aside.
+    By default the source's own, else 0.1."""
+    test: Annotated[float, Field(gt=0, lt=1)] | Paths | None = None
+    """Like `validation`."""
+    labels: list[str | int] | None = None
+    """The label names in the order of their ids. By default sorted, or as the source lists them."""
+    label_separator: Annotated[str, Field(min_length=1)] | None = None
+    """What stands between the labels of one row in a text column (multi-label)."""
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """What stands between the columns of a csv file; a comma, or a tab for .tsv, by default."""
+    encoding: str = "utf-8"
+    """The encoding of text files."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """What to do about rows that can't be read or have no usable label."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """`balanced` draws each label equally often in an epoch (with replacement)."""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that the recipe names, by the task's role for them."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        try:
+            "".encode(value)
+        except LookupError:
+            raise PydanticCustomError("encoding", "Python knows no encoding '{name}'.", {"name": value}) from None
+        return value
+
+
+def _any_of(package: str, base: type[Variant], what: str) -> Any:
+    """One of the variants of a package, told apart by the value of their tag."""
+    kinds = discover.variants(package, base)
+
+    def named(value: Any) -> Any:
+        if isinstance(value, base):
+            return value.name
+        return value.get(base.tag) if isinstance(value, dict) else value
+
+    def known(value: Any) -> Any:
+        name = named(value)
+        if isinstance(value, dict) and base.tag not in value:
+            raise PydanticCustomError(
+                "untagged", "{says}", {"says": f"'{base.tag}' is missing. {did_you_mean('', kinds)}"}
+            )
+        if not isinstance(name, str) or name not in kinds:
+            raise PydanticCustomError(
+                "unknown", "{says}", {"says": f"There is no {what} '{name}'. {did_you_mean(name, kinds)}"}
+            )
+        if isinstance(value, dict):
+            return {"@": name, **{k: v for k, v in value.items() if k != base.tag}}
+        return {"@": name} if isinstance(value, str) else value
+
+    def kind(value: Any) -> str:
+        return str(value.pop("@", "") if isinstance(value, dict) else value.name)
+
+    members = tuple(Annotated[cls, Tag(name)] for name, cls in kinds.items())
+    union: Any = Annotated[Union[members], Discriminator(kind)]  # noqa: UP007 - known at run time only
+    return Annotated[SerializeAsAny[union], BeforeValidator(known)]
+
+
+AnyTask = _any_of("hfadapt.tasks", Task, "task")
+AnyAdaptation = _any_of("hfadapt.adapt", Adaptation, "method")
+
+
+class Recipe(Section):
+    """A task, a backbone, data and a way to adapt. `read` makes one from a file; Python may too."""
+
+    hfadapt: Literal[1] = FORMAT
+    """The version of the recipe format."""
+    task: AnyTask
+    """What to learn: the name of a task, or a mapping with its `type` and options."""
+    model: Model
+    """The backbone: the name of a checkpoint, or a mapping."""
+    data: Data
+    """The rows to learn from and to be judged on."""
+    adapt: AnyAdaptation = Field(default="full", validate_default=True)
+    """How to adapt: the name of a method, or a mapping with its `method` and options."""
+    train: dict[str, Any] = {}
+    """Arguments of transformers.TrainingArguments, by their own names."""
+    metrics: list[str] = []
+    """Metrics of the `evaluate` library, by name or local path, besides the built-in ones."""
+
+    _name: str = PrivateAttr("recipe")
+    _text: str = PrivateAttr("")
+    _origins: dict[str, str] = PrivateAttr({})
+
+    @field_validator("train")
+    @classmethod
+    def _upstream_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+        errors: list[tuple[str, str]] = [
+            (key, f"'{key}' is not set in a recipe: {OURS_TO_SET[key]}.") for key in values if key in OURS_TO_SET
+        ]
+        theirs = {key: value for key, value in values.items() if key not in OURS_TO_SET}
+        mismatched = list(wrong(theirs, training_fields(), "TrainingArguments"))
+        errors += mismatched
+        refused = {key for key, _ in mismatched}
+        errors += [(k, says) for k, says in out_of_range(theirs) if k not in refused]
+        _raise(errors)
+        return values
+
+    @field_validator("data")
+    @classmethod
+    def _columns_of_the_task(cls, data: Data, info: ValidationInfo) -> Data:
+        task = info.data.get("task")
+        if task is not None:
+            known = {*Data.model_fields, *task.roles}
+            errors = [
+                (key, f"Data has no '{key}'. {did_you_mean(key, known, listing=False)}".strip())
+                for key in data.columns
+                if key not in task.roles
+            ]
+            errors += [
+                (key, f"expected the name of a column, got {column!r}.")
+                for key, column in data.columns.items()
+                if key in task.roles and not (isinstance(column, str) and column)
+            ]
+            _raise(errors)
+        return data
+
+    @property
+    def name(self) -> str:
+        """What its runs are named after: the file's name without its ending."""
+        return self._name
+
+    @property
+    def text(self) -> str:
+        """The file as written; changed by overrides or made in Python, the YAML that says the same."""
+        changed = [f for f, origin in self._origins.items() if origin == "command line"]
+        if self._text and not changed:
+            return self._text
+        return f"# {self.name}, changed on the command line: {', '.join(changed)}\n{self.dump()}" if changed else self.dump()
+
+    def origin(self, field: str) -> str:
+        """Where the value of a dotted field came from: `recipe:12`, `command line` or `Python`."""
+        return self._origins.get(field, "Python" if not self._origins else "")
+
+    def dump(self) -> str:
+        """The recipe as YAML, without what was left at its default."""
+        import yaml
+
+        values = self.model_dump(exclude_unset=True, exclude_defaults=False)
+        return yaml.safe_dump({"hfadapt": self.hfadapt, **values}, sort_keys=False, allow_unicode=True)
+
+
+def _raise(errors: list[tuple[str, str]]) -> None:
+    """Raise all (key, sentence) as one pydantic error, each at its own key."""
+    if errors:
+        details: list[InitErrorDetails] = [
+            {"type": PydanticCustomError("refused", "{says}", {"says": says}), "loc": (key,), "input": None}
+            for key, says in errors
+        ]
+        raise ValidationError.from_exception_data("Recipe", details)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe, with upstream's fields under `train`."""
+    made = Recipe.model_json_schema(mode="validation")
+    made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    made["title"] = "hfadapt recipe"
+    made["properties"]["train"] = {
+        "type": "object",
+        "description": Recipe.model_fields["train"].description,
+        "additionalProperties": False,
+        "properties": {name: _property(field) for name, field in sorted(training_fields().items())},
+    }
+    for name in ("task", "adapt"):
+        made["properties"][name] = _short_or_long(made["properties"][name], name)
+    model = made["properties"]["model"]
+    made["properties"]["model"] = {"anyOf": [{"type": "string"}, model], "description": model.get("description", "")}
+    return made
+
+
+_JSON = {"int": "integer", "float": "number", "bool": "boolean", "str": "string", "list": "array", "dict": "object"}
+
+
+def _property(field: Any) -> dict[str, Any]:
+    kinds = sorted(_JSON.get(kind, "null") for kind in field.kinds)
+    found: dict[str, Any] = {"description": field.help} | ({"type": kinds} if kinds else {})
+    if field.words and field.kinds <= {"str", "None"}:
+        found["enum"] = [*field.words, *([None] if "None" in field.kinds else [])]
+    return found
+
+
+def _short_or_long(section: dict[str, Any], name: str) -> dict[str, Any]:
+    package, base = {"task": ("hfadapt.tasks", Task), "adapt": ("hfadapt.adapt", Adaptation)}[name]
+    kinds = list(discover.variants(package, base))  # type: ignore[type-abstract]
+    long = [{"type": "object", "required": [base.tag], "properties": {base.tag: {"enum": kinds}}}]
+    return {"anyOf": [{"enum": kinds}, *long], "description": section.get("description", "")}

@@ -1,0 +1,143 @@
+"""How the `train` section becomes TrainingArguments: upstream's names, and one table of what we change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from hfadapt.errors import did_you_mean
+from hfadapt.upstream import Field, fields
+
+DEFAULTS: dict[str, tuple[Any, str]] = {
+    "per_device_train_batch_size": (16, "upstream's 8 wastes most of a device"),
+    "per_device_eval_batch_size": (32, "no gradients are kept when scoring"),
+    "warmup_steps": (0.1, "a tenth of the steps; a cold start at full speed can ruin a pretrained body"),
+    "weight_decay": (0.01, "as BERT and ViT were trained"),
+    "eval_strategy": ("epoch", "to pick the best checkpoint"),
+    "save_strategy": ("epoch", "a crash loses an epoch at most"),
+    "load_best_model_at_end": (True, "the best epoch is kept, not the last"),
+    "logging_steps": (10, "a curve worth looking at"),
+    "logging_nan_inf_filter": (False, "a loss that is not a number is shown, and stops the run"),
+    "train_sampling_strategy": ("group_by_length", "less padding; the order is still random from epoch to epoch"),
+    "ddp_find_unused_parameters": (False, "each stage wraps exactly what trains"),
+    "restore_callback_states_from_checkpoint": (True, "early stopping goes on where it was"),
+}
+"""Where we differ from TrainingArguments, and why."""
+
+EARLY_STOPPING = {
+    "early_stopping_patience": Field(
+        "early_stopping_patience", frozenset({"int", "None"}), help="Evaluations without improvement before stopping."
+    ),
+    "early_stopping_threshold": Field(
+        "early_stopping_threshold", frozenset({"float"}), default=0.0, help="What counts as an improvement."
+    ),
+}
+"""The arguments of transformers' EarlyStoppingCallback, accepted beside those of TrainingArguments."""
+
+OURS_TO_SET: dict[str, str] = {
+    "output_dir": "hfadapt chooses the run folder (`--out`)",
+    "do_train": "hfadapt always trains",
+    "do_eval": "`eval_strategy` says when to evaluate",
+    "do_predict": "`hfadapt predict` predicts",
+    "resume_from_checkpoint": "`--resume` continues a run",
+    "push_to_hub": "hfadapt does not push while it trains",
+    "hub_token": "a token has no place in a file; log in with `hf auth login`",
+    "hub_model_id": "hfadapt does not push while it trains",
+    "hub_strategy": "hfadapt does not push while it trains",
+    "hub_private_repo": "hfadapt does not push while it trains",
+    "hub_always_push": "hfadapt does not push while it trains",
+    "hub_revision": "hfadapt does not push while it trains",
+    "remove_unused_columns": "the task chooses the columns",
+    "label_names": "the task names the labels",
+    "batch_eval_metrics": "scores are always computed as a stream",
+    "include_for_metrics": "scores are computed from logits and labels",
+    "prediction_loss_only": "scores need the predictions",
+    "eval_do_concat_batches": "scores are always computed as a stream",
+    "use_cpu": "hfadapt uses the CPU where there is no accelerator (hide one with CUDA_VISIBLE_DEVICES=)",
+    "data_seed": "`seed` decides the order of the data too",
+    "disable_tqdm": "hfadapt shows its own progress",
+    "enable_jit_checkpoint": "it hangs where several processes train; hfadapt's checkpoints are exact",
+    "average_tokens_across_devices": "the loss is always averaged over the whole batch",
+    "length_column_name": "the task knows the lengths",
+    "save_total_limit": "hfadapt keeps the best and the latest checkpoint",
+    "auto_find_batch_size": "it would change the batch under way; use `gradient_accumulation_steps`",
+    "gradient_checkpointing": "its upstream name is now `activation_checkpointing`",
+    "gradient_checkpointing_kwargs": "its upstream name is now `activation_checkpointing_kwargs`",
+}
+"""TrainingArguments that a recipe may not set, and why."""
+
+SAMPLING = ("random", "sequential", "group_by_length")
+"""The sampling strategies that are exact on any number of processes."""
+
+
+@cache
+def training_fields() -> dict[str, Field]:
+    """What the `train` section may hold: the installed TrainingArguments' fields and early stopping."""
+    upstream = fields("transformers.training_args:TrainingArguments", "transformers.trainer_utils")
+    return {name: f for name, f in (upstream | EARLY_STOPPING).items() if name not in OURS_TO_SET}
+
+
+_POSITIVE = (
+    "learning_rate",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "logging_steps",
+    "early_stopping_patience",
+)
+_NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "early_stopping_threshold")
+
+
+def out_of_range(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, sentence) for each value that TrainingArguments would take and no training could use."""
+    for key, value in values.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if key in _POSITIVE and not value > 0:
+            yield key, f"{value} is not a number above 0."
+        elif key in _NOT_NEGATIVE and not value >= 0:
+            yield key, f"{value} is not 0 or more."
+        elif key == "label_smoothing_factor" and not 0 <= value < 1:
+            yield key, f"{value} is not in the range from 0 to 1."
+    strategy = values.get("train_sampling_strategy", SAMPLING[0])
+    if isinstance(strategy, str) and strategy not in SAMPLING:
+        yield "train_sampling_strategy", f"'{strategy}' is not accepted. {did_you_mean(strategy, SAMPLING)}"
+
+
+def resolve(values: Mapping[str, Any], score: str, better_first: Callable[[str], bool]) -> dict[str, Any]:
+    """Arguments for TrainingArguments: the recipe's, then ours, then what follows from both.
+
+    score: the metric that picks the best checkpoint unless the recipe names another;
+    better_first: whether a metric is the better the greater it is.
+    """
+    settled = {name: default for name, (default, _) in DEFAULTS.items()} | dict(values)
+    evaluated = settled["eval_strategy"]
+    if "save_strategy" not in values and evaluated != "no":
+        settled["save_strategy"] = evaluated
+        if "eval_steps" in values:
+            settled.setdefault("save_steps", values["eval_steps"])
+    if "load_best_model_at_end" not in values:
+        settled["load_best_model_at_end"] = evaluated != "no" and settled["save_strategy"] in (evaluated, "best")
+    settled.setdefault("metric_for_best_model", score)
+    metric = str(settled["metric_for_best_model"]).removeprefix("eval_")
+    settled["metric_for_best_model"] = metric
+    settled.setdefault("greater_is_better", better_first(metric))
+    settled.setdefault("seed", 42)
+    return settled
+
+
+def total_steps(settled: Mapping[str, Any], rows: int, processes: int) -> int:
+    """The optimizer steps of the whole training, all stages together."""
+    steps = int(settled.get("max_steps", -1))
+    if steps > 0:
+        return steps
+    return math.ceil(settled.get("num_train_epochs", 3.0) * steps_per_epoch(settled, rows, processes))
+
+
+def steps_per_epoch(settled: Mapping[str, Any], rows: int, processes: int) -> int:
+    """The optimizer steps of one pass over the rows."""
+    batches = math.ceil(rows / (settled["per_device_train_batch_size"] * processes))
+    return math.ceil(batches / settled.get("gradient_accumulation_steps", 1))

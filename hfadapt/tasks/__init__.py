@@ -1,0 +1,1 @@
+"""What a model is adapted to; one task a file."""

@@ -1,0 +1,123 @@
+"""The contract of a task."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from hfadapt.section import Variant
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from hfadapt.backbones.base import Source
+    from hfadapt.data.labels import Labels
+
+Kind = Literal["label", "labels", "number"]
+"""What a row is answered with: one label, any number of labels, a number."""
+
+IGNORED = -100
+"""The target of an item that counts for nothing; transformers' and torch's convention."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """A column that a task reads."""
+
+    holds: Literal["text", "target"]
+    """A text to encode, or what is to be predicted."""
+    help: str
+    guesses: tuple[str, ...] = ()
+    """Usual names of such a column, most telling first; used where the recipe names none."""
+    optional: bool = False
+    """Whether the task does without; such a column is never guessed."""
+
+
+class Task(Variant):
+    """What is learnt from which columns, by which head and loss, and how it is judged.
+
+    A task owns meaning. It knows nothing of devices, processes, checkpoints or schedules.
+    """
+
+    tag: ClassVar[str] = "type"
+    modality: ClassVar[Literal["text"]]
+    """What the inputs are; chooses the processor and the cheap baselines."""
+    auto_class: ClassVar[str]
+    """The transformers Auto class whose checkpoints this task leaves."""
+    pipeline: ClassVar[str]
+    """The transformers pipeline that runs them."""
+    roles: ClassVar[dict[str, Role]]
+    """The columns it reads, by the name that the recipe gives them under `data`."""
+    examples: ClassVar[tuple[dict[str, Any], ...]]
+    """Four literal rows, for documentation and for the conformance tests."""
+
+    @abstractmethod
+    def kind(self, target: Sequence[Any], separator: str | None) -> Kind:
+        """What a row is answered with, given the first values of the target column."""
+
+    @abstractmethod
+    def score(self, kind: Kind) -> str:
+        """The metric that picks the best checkpoint."""
+
+    @abstractmethod
+    def configure(self, config: PreTrainedConfig, labels: Labels) -> None:
+        """Write the labels and the kind of problem into the checkpoint's configuration."""
+
+    @abstractmethod
+    def encode(self, rows: Mapping[str, Sequence[Any]], processor: Any) -> dict[str, list[Any]]:
+        """A batch of rows, as columns by role, to model inputs, as columns; no padding."""
+
+    @abstractmethod
+    def collator(self, processor: Any) -> Any:
+        """A function from encoded rows to one padded batch of tensors with `labels`."""
+
+    @abstractmethod
+    def losses(self, logits: Tensor, targets: Tensor, kind: Kind, weights: Tensor | None, smoothing: float) -> Tensor:
+        """The loss of each item, 0 where its target is ignored (-100).
+
+        logits: (rows, labels); targets: (rows,) or (rows, labels); weights: (labels,); result: as targets.
+        """
+
+    @abstractmethod
+    def weights(self, targets: np.ndarray, labels: Labels) -> np.ndarray | None:
+        """A factor for each label on the loss, (labels,), from the training targets; None for 1."""
+
+    @abstractmethod
+    def probabilities(self, logits: np.ndarray, kind: Kind) -> np.ndarray:
+        """What metrics read. logits: (rows, labels) → (rows, labels), or (rows,) for a number."""
+
+    @abstractmethod
+    def answers(self, logits: np.ndarray, labels: Labels) -> list[dict[str, Any]]:
+        """What a person wants to read of each row. logits: (rows, labels)."""
+
+    @abstractmethod
+    def processor(self, source: Source, config: PreTrainedConfig) -> Any:
+        """What turns rows into model inputs, set to this task's limits; saved beside the weights."""
+
+    @abstractmethod
+    def lengths(self, rows: Mapping[str, Sequence[Any]], processor: Any) -> list[int]:
+        """The length of each row before anything is cut; what it costs to compute grows with it."""
+
+    def model(self, source: Source, config: PreTrainedConfig, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+        """The checkpoint under the task's head, and transformers' account of what loading found."""
+        import transformers
+
+        return getattr(transformers, self.auto_class).from_pretrained(  # type: ignore[no-any-return]
+            source.path,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            **source.options,
+            **options,
+        )
+
+    def bare(self, config: PreTrainedConfig) -> PreTrainedModel:
+        """The same model with no checkpoint read: random weights, or none under `torch.device("meta")`."""
+        import transformers
+
+        return getattr(transformers, self.auto_class).from_config(config)  # type: ignore[no-any-return]

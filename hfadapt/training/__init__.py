@@ -1,0 +1,1 @@
+"""A list of stages to trained weights, over transformers.Trainer and Accelerate."""

@@ -1,0 +1,42 @@
+"""Scores of a model on a split, each row counted once on any number of processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from hfadapt.scoring.tally import Score
+from hfadapt.training.rows import Rows
+from hfadapt.training.trainer import ExactLoss, StreamedScores
+
+
+def evaluate(
+    model: nn.Module, rows: Rows, *, loss: ExactLoss, tally: Any, collator: Any, batch_size: int, folder: str
+) -> dict[str, Score]:
+    """The scores of a model on encoded rows; tally: makes an empty Tally."""
+    on_device = torch.accelerator.is_available()
+    arguments = TrainingArguments(
+        output_dir=folder,
+        per_device_eval_batch_size=batch_size,
+        use_cpu=not on_device,
+        dataloader_pin_memory=on_device,
+        batch_eval_metrics=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        disable_tqdm=True,
+        report_to="none",
+    )
+    streamed = StreamedScores(loss, tally)
+    trainer = Trainer(
+        model=model, args=arguments, data_collator=collator, compute_loss_func=loss, compute_metrics=streamed
+    )
+    for upstream in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(upstream)
+    trainer.evaluate(rows)  # type: ignore[arg-type]
+    assert streamed.last is not None
+    trainer.accelerator.free_memory()
+    return streamed.last.scores()

@@ -1,0 +1,51 @@
+"""Frozen means still: no gradients, and eval mode whatever the trainer says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from types import MethodType
+
+from torch import nn
+
+
+@contextmanager
+def only(model: nn.Module, moving: Collection[str]) -> Iterator[None]:
+    """Let just the named parameters of `model` train; afterwards all may again.
+
+    A module none of whose parameters moves is held in eval mode: no dropout, batch-norm statistics
+    fixed. What is below the lowest moving module is then a pure function of the input.
+
+    Raises:
+        KeyError: a name is not a parameter of the model.
+    """
+    parameters = dict(model.named_parameters())
+    if unknown := sorted(set(moving) - parameters.keys()):
+        raise KeyError(f"no parameter is named {unknown[0]!r}")
+    before = {name: p.requires_grad for name, p in parameters.items()}
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in moving)
+    still = _still(model)
+    for module in still:
+        module.eval()
+        # The trainer calls model.train() before every step; the call reaches each child.
+        module.train = MethodType(_stay, module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in still:
+            del module.train
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(before[name])
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
+
+
+def _still(module: nn.Module) -> list[nn.Module]:
+    """The outermost modules that have parameters, none of which moves."""
+    parameters = list(module.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        return [module]
+    return [found for child in module.children() for found in _still(child)]

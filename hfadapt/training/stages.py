@@ -1,0 +1,155 @@
+"""Stage after stage: each its own Trainer over the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from hfadapt.adapt.base import Stage
+from hfadapt.errors import HfadaptError
+from hfadapt.scoring.tally import Tally
+from hfadapt.training import checkpoints
+from hfadapt.training.freezing import only
+from hfadapt.training.rows import Rows
+from hfadapt.settings import EARLY_STOPPING
+from hfadapt.training.trainer import ExactLoss, StageTrainer, StreamedScores
+from hfadapt.training.watching import Journal, Watch
+
+_CARRIED = "carried.pt"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all stages of a run share."""
+
+    settled: Mapping[str, Any]
+    """Arguments of TrainingArguments and of early stopping; see `settings.resolve`."""
+    steps: int
+    """The optimizer steps of all stages together."""
+    loss: ExactLoss
+    tally: Callable[[], Tally]
+    """Makes an empty tally without intervals, for the scores along the way."""
+    train: Rows
+    validation: Rows
+    collator: Any
+    folder: Path
+    """Where checkpoints go."""
+    chances: np.ndarray | None = None
+    """How likely each training row is drawn, (rows,); None draws each once an epoch."""
+
+
+def steps_of(stages: Sequence[Stage], total: int) -> list[int]:
+    """How many of the steps each stage takes; together all of them, each at least one.
+
+    Raises:
+        HfadaptError: the shares do not sum to 1, or there are fewer steps than stages.
+    """
+    shares = sum(stage.share for stage in stages)
+    if abs(shares - 1) > 1e-6:
+        raise HfadaptError(f"The shares of the stages sum to {shares:g}, not to 1.")
+    if total < len(stages):
+        raise HfadaptError(f"{total} steps are too few for {len(stages)} stages; raise train.num_train_epochs.")
+    ends = [round(total * part) for part in accumulate(stage.share for stage in stages)]
+    for i in range(len(ends)):
+        ends[i] = min(max(ends[i], i + 1), total - (len(ends) - 1 - i))
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def train(model: nn.Module, stages: Sequence[Stage], training: Training, journal: Journal, *, resume: bool) -> None:
+    """Train the model through the stages, in place; `resume` goes on from the newest whole checkpoint."""
+    steps = steps_of(stages, training.steps)
+    folders = [training.folder / f"{i}-{stage.name}" for i, stage in enumerate(stages)]
+    started = [checkpoints.newest(folder) if resume else None for folder in folders]
+    first = max((i for i, checkpoint in enumerate(started) if checkpoint), default=0)
+    moments: Mapping[str, dict[str, Any]] = {}
+    for i in range(first, len(stages)):
+        stage, checkpoint = stages[i], started[i]
+        journal("stage", stage=stage.name, number=i + 1, of=len(stages), steps=steps[i])
+        with only(model, stage.speeds):
+            carried = folders[i] / _CARRIED
+            if checkpoint and carried.exists():
+                moments = torch.load(carried, weights_only=True)
+            elif moments:
+                _carry(moments, stage, carried, journal.active)
+            arguments = _arguments(training, folders[i], steps[i], seed=training.settled["seed"] + i)
+            watch = Watch(journal, stage.name, sum(steps[:i]), training.steps)
+            trainer = _trainer(model, stage, training, arguments, watch, moments)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            moments = trainer.moments_by_name()
+        journal("stage done", stage=stage.name, best=trainer.state.best_metric)
+        _unwrap(trainer)
+
+
+def _carry(moments: Mapping[str, dict[str, Any]], stage: Stage, path: Path, writes: bool) -> None:
+    """Keep the optimizer state that this stage's own checkpoints will not hold."""
+    resting = {name: state for name, state in moments.items() if name not in stage.speeds}
+    if resting and writes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".draft")
+        torch.save(resting, draft)
+        draft.rename(path)
+
+
+def _arguments(training: Training, folder: Path, steps: int, seed: int) -> TrainingArguments:
+    settled = {k: v for k, v in training.settled.items() if k not in EARLY_STOPPING}
+    return TrainingArguments(
+        **settled
+        | {
+            "output_dir": str(folder),
+            "max_steps": steps,
+            "seed": seed,
+            "data_seed": seed,
+            "use_cpu": not torch.accelerator.is_available(),
+            "dataloader_pin_memory": settled.get("dataloader_pin_memory", torch.accelerator.is_available()),
+            "batch_eval_metrics": True,
+            "remove_unused_columns": False,
+            "label_names": ["labels"],
+            "disable_tqdm": True,
+            "report_to": settled.get("report_to", "none"),
+        }
+    )
+
+
+def _trainer(
+    model: nn.Module,
+    stage: Stage,
+    training: Training,
+    arguments: TrainingArguments,
+    watch: Watch,
+    moments: Mapping[str, dict[str, Any]],
+) -> StageTrainer:
+    trainer = StageTrainer(
+        model=model,
+        args=arguments,
+        loss=training.loss,
+        speeds=stage.speeds,
+        seed=arguments.seed,
+        chances=training.chances,
+        moments=moments,
+        train_dataset=training.train,
+        eval_dataset=training.validation,
+        data_collator=training.collator,
+        compute_metrics=StreamedScores(training.loss, training.tally),
+    )
+    for upstream in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(upstream)
+    trainer.add_callback(watch)
+    if patience := training.settled.get("early_stopping_patience"):
+        threshold = training.settled.get("early_stopping_threshold", 0.0)
+        trainer.add_callback(EarlyStoppingCallback(patience, threshold))
+    return trainer
+
+
+def _unwrap(trainer: StageTrainer) -> None:
+    """Let go of the stage's wrapping, so that the next stage wraps afresh."""
+    trainer.accelerator.free_memory()
+    trainer.model_wrapped = trainer.model

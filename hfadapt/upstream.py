@@ -1,0 +1,143 @@
+"""The fields of an upstream dataclass, read from its installed source without importing it.
+
+`import transformers.training_args` costs seconds and `import peft` more, yet a misspelt
+`learning_rate` should be told at once, with upstream's own names. Reading the source is exact for
+whatever version is installed; a test compares the result with the imported class.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hfadapt.errors import did_you_mean
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of an upstream dataclass."""
+
+    name: str
+    kinds: frozenset[str]
+    """What a value may be: `int`, `float`, `bool`, `str`, `list`, `dict`, `None`; empty: anything."""
+    words: tuple[str, ...] = ()
+    """The accepted strings, where they are enumerated."""
+    default: Any = None
+    """The default where it is a literal."""
+    help: str = ""
+
+
+@cache
+def fields(dotted: str, *enums: str) -> dict[str, Field]:
+    """The fields of `package.module:Class`; `enums` names modules whose string enums it uses.
+
+    Raises:
+        LookupError: the package or the class is not installed.
+    """
+    module, _, name = dotted.partition(":")
+    words: dict[str, tuple[str, ...]] = {}
+    for where in (module, *enums):
+        for node in _classes(where).values():
+            words[node.name] = tuple(_strings(node))
+    found = _classes(module).get(name)
+    if found is None:
+        raise LookupError(f"{module} has no class {name}")
+    listed = [_field(node, words) for node in found.body if isinstance(node, ast.AnnAssign)]
+    return {field.name: field for field in listed}
+
+
+def wrong(values: Mapping[str, Any], known: Mapping[str, Field], owner: str) -> Iterable[tuple[str, str]]:
+    """(key, sentence) for each key that `owner` does not have and each value of the wrong type."""
+    for key, value in values.items():
+        if key not in known:
+            yield key, f"{owner} has no '{key}'. {did_you_mean(key, known, listing=False)}".strip()
+        elif says := _mismatch(value, known[key]):
+            yield key, says
+
+
+def _mismatch(value: Any, field: Field) -> str:
+    kind = "None" if value is None else type(value).__name__
+    accepted = field.kinds | ({"int"} if "float" in field.kinds else set())
+    if accepted and kind not in accepted:
+        expected = " or ".join(sorted(field.kinds - {"None"}))
+        return f"expected {expected}, got {kind} {value!r}."
+    if field.words and kind == "str" and field.kinds <= {"str", "None"} and value not in field.words:
+        return f"'{value}' is not accepted. {did_you_mean(value, field.words)}"
+    return ""
+
+
+@cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """The classes at the top of a module's source, found without importing any parent package."""
+    package, *rest = module.split(".")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise LookupError(f"{package} is not installed")
+    path = Path(spec.submodule_search_locations[0]).joinpath(*rest).with_suffix(".py")
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+
+
+def _strings(enum: ast.ClassDef) -> Iterable[str]:
+    for node in enum.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            if isinstance(node.value.value, str):
+                yield node.value.value
+
+
+def _field(node: ast.AnnAssign, enums: Mapping[str, tuple[str, ...]]) -> Field:
+    kinds: set[str] = set()
+    words: tuple[str, ...] = ()
+    for part in _alternatives(node.annotation):
+        name = ast.unparse(part.value if isinstance(part, ast.Subscript) else part)
+        if name == "Literal" and isinstance(part, ast.Subscript):
+            literals = ast.literal_eval(part.slice)
+            literals = literals if isinstance(literals, tuple) else (literals,)
+            kinds |= {type(x).__name__ for x in literals}
+            words += tuple(x for x in literals if isinstance(x, str))
+        elif name in {"int", "float", "bool", "str", "list", "dict", "None"}:
+            kinds.add(name)
+        elif enums.get(name):
+            kinds.add("str")
+            words += enums[name]
+        else:
+            kinds.add("dict")
+    default, text = None, ""
+    if isinstance(node.value, ast.Call):
+        for keyword in node.value.keywords:
+            if keyword.arg == "default" and isinstance(keyword.value, ast.Constant):
+                default = keyword.value.value
+            elif keyword.arg == "metadata" and isinstance(keyword.value, ast.Dict):
+                text = _help(keyword.value)
+    elif isinstance(node.value, ast.Constant):
+        default = node.value.value
+    assert isinstance(node.target, ast.Name)
+    return Field(node.target.id, frozenset(kinds), words, default, text)
+
+
+def _alternatives(annotation: ast.expr) -> list[ast.expr]:
+    """`int | None`, `Optional[int]` and `Union[int, None]` as [int, None]."""
+    if isinstance(annotation, ast.BinOp):
+        return _alternatives(annotation.left) + _alternatives(annotation.right)
+    if isinstance(annotation, ast.Subscript):
+        name = ast.unparse(annotation.value)
+        if name == "Optional":
+            return [*_alternatives(annotation.slice), ast.Constant(None)]
+        if name == "Union" and isinstance(annotation.slice, ast.Tuple):
+            return [part for element in annotation.slice.elts for part in _alternatives(element)]
+    return [annotation]
+
+
+def _help(metadata: ast.Dict) -> str:
+    for key, value in zip(metadata.keys, metadata.values, strict=True):
+        if isinstance(key, ast.Constant) and key.value == "help":
+            try:
+                return " ".join(str(ast.literal_eval(value)).split())
+            except ValueError:
+                return ""
+    return ""

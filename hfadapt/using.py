@@ -1,0 +1,118 @@
+"""Use what a run left: score it on other rows, predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hfadapt.errors import HfadaptError, RunError
+from hfadapt.folder import Run, open_run
+from hfadapt.reading import read
+from hfadapt.recipe import Recipe
+
+_AT_ONCE = 1_000
+"""Rows that are read, encoded and answered together."""
+
+
+def _recipe(run: Run, overrides: Sequence[str]) -> Recipe:
+    if not run.done:
+        raise RunError(f"The run {run.path} is not finished. Go on with it: hfadapt run --resume {run.path}.")
+    return read(run.path / "recipe.yaml", overrides)
+
+
+def _model(run: Run, recipe: Recipe) -> tuple[Any, Any]:
+    """The saved model on the device, in eval mode, and its processor."""
+    import torch
+    from transformers import AutoConfig
+
+    from hfadapt.backbones.base import Source
+
+    source = Source(recipe.name, str(run.model))
+    config = AutoConfig.from_pretrained(run.model)
+    model, _ = recipe.task.model(source, config)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return model.to(device).eval(), recipe.task.processor(source, config)  # type: ignore[arg-type]
+
+
+def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """The scores of a run's model by split and metric, on the recipe's rows or on others.
+
+    overrides: changes to the recipe, such as `data.test=other.csv`.
+
+    Raises:
+        HfadaptError: the run is not finished, or the rows do not fit it.
+    """
+    from hfadapt.adapting import REPLICATES, encode_rows
+    from hfadapt.data.loading import load
+    from hfadapt.noise import quiet
+    from hfadapt.scoring import evaluated
+    from hfadapt.scoring.tally import Tally
+    from hfadapt.training.evaluating import evaluate
+    from hfadapt.training.trainer import ExactLoss
+
+    run = run if isinstance(run, Run) else open_run(run)
+    recipe = _recipe(run, overrides)
+    task, seed = recipe.task, int(recipe.train.get("seed", 42))
+    with quiet():
+        model, processor = _model(run, recipe)
+        names = [model.config.id2label[i] for i in sorted(model.config.id2label)]
+        data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=names)
+        labels = data.labels
+        if list(labels.names) != names:
+            raise HfadaptError(f"The model tells {', '.join(names)} apart; the data hold {', '.join(labels.names)}.")
+        extra = [evaluated.load(name, labels.kind) for name in recipe.metrics]
+        return {
+            split: evaluate(
+                model,
+                encode_rows(task, processor, data.splits[split], labels.kind),
+                loss=ExactLoss(task, labels),
+                tally=lambda: Tally(labels.kind, labels.names, replicates=REPLICATES, seed=seed, extra=extra),
+                collator=task.collator(processor),
+                batch_size=int(recipe.train.get("per_device_eval_batch_size", 32)),
+                folder=str(run.path),
+            )
+            for split in ("validation", "test")
+        }
+
+
+def predict(run: Run | str | Path, path: str | Path) -> Iterator[dict[str, Any]]:
+    """The answers for the rows of a file, in the file's order, read and answered piece by piece.
+
+    Raises:
+        HfadaptError: the run is not finished, or the file lacks a column.
+    """
+    from hfadapt.data.inputs import read_inputs
+    from hfadapt.data.labels import Labels
+    from hfadapt.noise import quiet
+
+    run = run if isinstance(run, Run) else open_run(run)
+    recipe = _recipe(run, ())
+    with quiet():
+        rows, _ = read_inputs(str(path), recipe.task.roles, recipe.data)
+        model, processor = _model(run, recipe)
+        config = model.config
+        kinds: Mapping[str, Any] = {"regression": "number", "multi_label_classification": "labels"}
+        labels = Labels(kinds.get(config.problem_type, "label"), tuple(config.id2label[i] for i in sorted(config.id2label)))
+        for start in range(0, len(rows), _AT_ONCE):
+            piece = rows.select(range(start, min(start + _AT_ONCE, len(rows))))
+            yield from recipe.task.answers(_logits(recipe, model, processor, piece), labels)
+
+
+def _logits(recipe: Recipe, model: Any, processor: Any, piece: Any, batch: int = 32) -> Any:
+    """(rows, labels), computed in order of length and returned in the rows' order."""
+    import numpy as np
+    import torch
+
+    encoded = recipe.task.encode(piece[:], processor)
+    rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
+    order = sorted(range(len(rows)), key=lambda i: -len(next(iter(rows[i].values()))))
+    collate = recipe.task.collator(processor)
+    found: list[Any] = [None] * len(rows)
+    with torch.inference_mode():
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            inputs = {k: v.to(model.device) for k, v in collate([rows[i] for i in chosen]).items()}
+            for i, logits in zip(chosen, model(**inputs).logits.float().cpu().numpy(), strict=True):
+                found[i] = logits
+    return np.stack(found)
