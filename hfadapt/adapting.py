@@ -130,7 +130,10 @@ def encode_rows(task: Any, processor: Any, rows: Any, kind: str | None) -> Rows:
     from datasets import Sequence, Value
 
     encoded = rows.map(
-        lambda batch: task.encode(batch, processor), batched=True, remove_columns=rows.column_names, load_from_cache_file=False
+        lambda batch: task.encode(batch, processor),
+        batched=True,
+        remove_columns=rows.column_names,
+        load_from_cache_file=False,
     )
     lengths = np.asarray([len(ids) for ids in encoded["input_ids"]]) if "input_ids" in encoded.column_names else None
     if kind is not None:

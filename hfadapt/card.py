@@ -19,7 +19,9 @@ def text(plan: Plan, scores: Scores, baselines: Mapping[str, Scores], cost: Mapp
 
     task, labels = plan.recipe.task, plan.data.labels
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task.pipeline, "tags": ["hfadapt"]}
-    published = plan.source.path == plan.source.name or "/" in plan.source.name and not plan.source.name.startswith(".")
+    published = plan.source.path == plan.source.name or (
+        "/" in plan.source.name and not plan.source.name.startswith(".")
+    )
     if published and plan.source.name.count("/") <= 1:
         front["base_model"] = plan.source.name
     named = "a number" if labels.kind == "number" else ", ".join(f"`{name}`" for name in labels.names[:20])

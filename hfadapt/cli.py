@@ -98,10 +98,16 @@ def _plan(arguments: argparse.Namespace) -> None:
     from hfadapt.reading import read
 
     recipe = read(arguments.recipe, arguments.changes)
+    from dataclasses import replace
+
+    from hfadapt.estimating import estimate
+    from hfadapt.noise import quiet
     from hfadapt.planning import plan
     from hfadapt.showing import plan_dict, plan_lines
 
-    made = plan(recipe, estimate=True)
+    with quiet():
+        made = plan(recipe)
+        made = replace(made, estimate=estimate(made))
     if arguments.json:
         print(json.dumps(plan_dict(made), ensure_ascii=False, indent=2))
     else:
@@ -109,7 +115,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from hfadapt import run as running
+    from hfadapt import launching
     from hfadapt.folder import open_run
     from hfadapt.reading import read
 
@@ -122,7 +128,7 @@ def _run(arguments: argparse.Namespace) -> None:
         recipe = folder.recipe
     else:
         recipe = read(arguments.recipe, arguments.changes)
-    running.set_up()
+    launching.set_up()
     if not arguments.here and (processes := arguments.processes or _accelerators()) > 1:
         _launch(arguments, recipe, processes)
         return
@@ -131,7 +137,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from hfadapt.planning import plan
     from hfadapt.showing import plan_lines
 
-    running.check_joined()
+    launching.check_joined()
     made = plan(recipe, processes=int(os.environ.get("WORLD_SIZE", "1")))
     first = int(os.environ.get("RANK", "0")) == 0
     speaks = first and not arguments.json
@@ -184,7 +190,7 @@ def _ending(run: Any, plan: Any) -> Iterator[str]:
     yield ""
     yield from lines(f"test, {len(plan.data.splits['test']):,} rows, with 95% intervals", named, shown)
     yield ""
-    yield f"model       {run.model}  (plain transformers: pipeline(\"{plan.recipe.task.pipeline}\", \"{run.model}\"))"
+    yield f'model       {run.model}  (plain transformers: pipeline("{plan.recipe.task.pipeline}", "{run.model}"))'
     yield f"scores      {run.path / 'scores.json'}"
     yield f"model card  {run.path / 'README.md'}"
 
@@ -199,9 +205,9 @@ def _shown(kind: str) -> list[str]:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from hfadapt import run as running
+    from hfadapt import launching
 
-    running.set_up()
+    launching.set_up()
     from hfadapt.scoring.table import lines
     from hfadapt.using import score
 
@@ -218,9 +224,9 @@ def _score(arguments: argparse.Namespace) -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     import csv
 
-    from hfadapt import run as running
+    from hfadapt import launching
 
-    running.set_up()
+    launching.set_up()
     from hfadapt.using import predict
 
     out = Path(arguments.out) if arguments.out else None
@@ -241,7 +247,9 @@ def _predict(arguments: argparse.Namespace) -> None:
             stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
     if out:
         stream.close()
-        print(json.dumps({"rows": number, "file": str(out)}) if arguments.json else f"{number:,} rows answered in {out}")
+        print(
+            json.dumps({"rows": number, "file": str(out)}) if arguments.json else f"{number:,} rows answered in {out}"
+        )
 
 
 def _chain(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hfadapt import settings
@@ -62,6 +64,7 @@ class Plan:
     lengths: Lengths | None = None
     findings: tuple[Finding, ...] = ()
     estimate: Estimate | None = None
+    """What it will cost on this machine, where somebody measured it; see `estimating.estimate`."""
 
     @property
     def parameters(self) -> int:
@@ -73,38 +76,41 @@ class Plan:
         return sum(self.sizes[name] for name in stage.speeds)
 
 
-def plan(recipe: Recipe, *, processes: int = 1, estimate: bool = False) -> Plan:
+def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
     """Find out what a run of the recipe will do.
 
-    processes: how many will train together; estimate: also measure what it will cost on this machine.
+    processes: how many will train together.
 
     Raises:
         HfadaptError: everything that stands in the way; `RecipeError` and `DataError` among them.
     """
-    task, problems = recipe.task, []
-    source = locate(recipe.model.name, recipe.model.revision, recipe.model.trust_remote_code)
-    config = load_config(source)
-    own = own_labels(config)
-    seed = int(recipe.train.get("seed", 42))
-    data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=own)
+    task, problems = recipe.task, list[Problem]()
+    own: list[str] | None = None
+    with _gathering(problems, recipe):
+        source = locate(recipe.model.name, recipe.model.revision, recipe.model.trust_remote_code)
+        config = load_config(source)
+        own = own_labels(config)
+    with _gathering(problems, recipe):
+        seed = int(recipe.train.get("seed", 42))
+        data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=own)
+    if problems:
+        raise HfadaptError(*problems)
     task.configure(config, data.labels)
-    processor = task.processor(source, config)
-    lengths = _lengths(recipe, data, processor)
     config.use_cache = False
     same_labels = own == list(data.labels.names)
-    model, new = skeleton(recipe, source, config, same_labels)
-    parts = anatomy(model, new)
-    try:
+    settled = settings.resolve(recipe.train, task.score(data.labels.kind), _direction)
+    with _gathering(problems, recipe):
+        processor = task.processor(source, config)
+        lengths = _lengths(recipe, data, processor)
+    with _gathering(problems, recipe):
+        model, new = skeleton(recipe, source, config, same_labels)
+        parts = anatomy(model, new)
         wrapped = recipe.adapt.wrap(model, parts)
         stages = tuple(recipe.adapt.stages(wrapped, parts))
-    except HfadaptError as error:
-        problems += [Problem(p.says, p.field, recipe.origin(p.field), p.hint) for p in error.problems]
-        raise RecipeError(*problems) from None
-    settled = settings.resolve(recipe.train, task.score(data.labels.kind), _direction)
     problems += _misfits(recipe, data, settled)
     if problems:
         raise RecipeError(*problems)
-    made = Plan(
+    return Plan(
         recipe=recipe,
         source=source,
         data=data,
@@ -119,13 +125,18 @@ def plan(recipe: Recipe, *, processes: int = 1, estimate: bool = False) -> Plan:
         lengths=lengths,
         findings=(*data.findings, *_cut(lengths)),
     )
-    if estimate:
-        from dataclasses import replace
 
-        from hfadapt.estimating import estimate as measure
 
-        made = replace(made, estimate=measure(made, processes))
-    return made
+@contextmanager
+def _gathering(problems: list[Problem], recipe: Recipe) -> Iterator[None]:
+    """Add what goes wrong inside to the problems, with its place in the recipe where it names a field."""
+    try:
+        yield
+    except HfadaptError as error:
+        if os.environ.get("HFADAPT_DEBUG"):
+            raise
+        for p in error.problems:
+            problems.append(p if p.where or not p.field else replace(p, where=recipe.origin(p.field)))
 
 
 def own_labels(config: PreTrainedConfig) -> list[str] | None:
@@ -153,7 +164,7 @@ def skeleton(
     except (ValueError, OSError) as error:
         reason = "it has no safetensors weights" if "safetensors" in str(error) else "its kind has no such head"
         says = f"'{source.name}' does not load through {recipe.task.auto_class}: {reason}."
-        raise HfadaptError(Problem(says, "model", recipe.origin("model"))) from error
+        raise HfadaptError(Problem(says, "model")) from error
     if found is None:
         body = f"{model.base_model_prefix}."
         return model, {n for n, _ in model.named_parameters() if not n.startswith(body)}
@@ -255,5 +266,3 @@ def label_counts(data: Loaded, split: str) -> Counter[str]:
     if labels.kind == "label":
         return Counter(labels.names[i] for i in values)
     return Counter({name: sum(row[i] for row in values) for i, name in enumerate(labels.names)})
-
-

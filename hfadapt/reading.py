@@ -228,7 +228,9 @@ def _problems(error: ValidationError, document: _Document) -> Iterable[Problem]:
         loc = [str(part) for part in detail["loc"]]
         if loc and loc[0] in {"task", "adapt"} and len(loc) > 1:
             del loc[1]  # the tag of the variant, which the file need not spell
-        loc = [part for part in loc if not part.startswith(("constrained-", "list[", "function-")) and part not in _ARMS]
+        loc = [
+            part for part in loc if not part.startswith(("constrained-", "list[", "function-")) and part not in _ARMS
+        ]
         says = _sentence(detail, loc, document)
         field = ".".join(loc)
         if (first := found.get(field)) and detail["type"] not in _OWN:

@@ -23,9 +23,9 @@ from hfadapt import discover
 from hfadapt.adapt.base import Adaptation
 from hfadapt.errors import did_you_mean
 from hfadapt.section import Section, Variant
-from hfadapt.tasks.base import Task
 from hfadapt.settings import OURS_TO_SET, out_of_range, training_fields
-from hfadapt.upstream import wrong
+from hfadapt.tasks.base import Task
+from hfadapt.upstream import fields, wrong
 
 FORMAT = 1
 """The version of the recipe format; it grows when the meaning of a recipe changes."""
@@ -152,14 +152,14 @@ class Recipe(Section):
     """The rows to learn from and to be judged on."""
     adapt: AnyAdaptation = Field(default="full", validate_default=True)
     """How to adapt: the name of a method, or a mapping with its `method` and options."""
-    train: dict[str, Any] = {}
+    train: dict[str, Any] = Field(default_factory=dict)
     """Arguments of transformers.TrainingArguments, by their own names."""
-    metrics: list[str] = []
+    metrics: list[str] = Field(default_factory=list)
     """Metrics of the `evaluate` library, by name or local path, besides the built-in ones."""
 
     _name: str = PrivateAttr("recipe")
     _text: str = PrivateAttr("")
-    _origins: dict[str, str] = PrivateAttr({})
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("train")
     @classmethod
@@ -205,11 +205,20 @@ class Recipe(Section):
         changed = [f for f, origin in self._origins.items() if origin == "command line"]
         if self._text and not changed:
             return self._text
-        return f"# {self.name}, changed on the command line: {', '.join(changed)}\n{self.dump()}" if changed else self.dump()
+        return (
+            f"# {self.name}, changed on the command line: {', '.join(changed)}\n{self.dump()}"
+            if changed
+            else self.dump()
+        )
 
     def origin(self, field: str) -> str:
-        """Where the value of a dotted field came from: `recipe:12`, `command line` or `Python`."""
-        return self._origins.get(field, "Python" if not self._origins else "")
+        """Where the value of a dotted field, or the section around it, came from: `my.yaml:12`,
+        `command line` or `Python`."""
+        if not self._origins:
+            return "Python"
+        parts = field.split(".")
+        names = (".".join(parts[:end]) for end in range(len(parts), -1, -1))
+        return next(self._origins[name] for name in names if name in self._origins)
 
     def dump(self) -> str:
         """The recipe as YAML, without what was left at its default."""
@@ -232,6 +241,7 @@ def _raise(errors: list[tuple[str, str]]) -> None:
 def schema() -> dict[str, Any]:
     """The JSON Schema of a recipe, with upstream's fields under `train`."""
     made = Recipe.model_json_schema(mode="validation")
+    made["$defs"] = {name: made["$defs"][name] for name in ("Data", "Model")}
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     made["title"] = "hfadapt recipe"
     made["properties"]["train"] = {
@@ -240,10 +250,18 @@ def schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {name: _property(field) for name, field in sorted(training_fields().items())},
     }
-    for name in ("task", "adapt"):
-        made["properties"][name] = _short_or_long(made["properties"][name], name)
-    model = made["properties"]["model"]
-    made["properties"]["model"] = {"anyOf": [{"type": "string"}, model], "description": model.get("description", "")}
+    for name, package, base in (("task", "hfadapt.tasks", Task), ("adapt", "hfadapt.adapt", Adaptation)):
+        help_text = Recipe.model_fields[name].description
+        made["properties"][name] = _short_or_long(package, base, made["$defs"]) | {"description": help_text}
+    made["properties"]["model"] = {
+        "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Model"}],
+        "description": Recipe.model_fields["model"].description,
+    }
+    for role, what in sorted(
+        (r, w) for t in discover.variants("hfadapt.tasks", Task).values() for r, w in t.roles.items()
+    ):  # type: ignore[type-abstract]
+        made["$defs"]["Data"]["properties"][role] = {"type": "string", "description": f"Column: {what.help}"}
+    made["$defs"]["Data"]["additionalProperties"] = False
     return made
 
 
@@ -258,8 +276,17 @@ def _property(field: Any) -> dict[str, Any]:
     return found
 
 
-def _short_or_long(section: dict[str, Any], name: str) -> dict[str, Any]:
-    package, base = {"task": ("hfadapt.tasks", Task), "adapt": ("hfadapt.adapt", Adaptation)}[name]
-    kinds = list(discover.variants(package, base))  # type: ignore[type-abstract]
-    long = [{"type": "object", "required": [base.tag], "properties": {base.tag: {"enum": kinds}}}]
-    return {"anyOf": [{"enum": kinds}, *long], "description": section.get("description", "")}
+def _short_or_long(package: str, base: type[Variant], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a section with variants: a name, or a mapping with the tag and that variant's fields."""
+    kinds = discover.variants(package, base)
+    forms: list[dict[str, Any]] = [{"enum": list(kinds), "description": f"The {base.tag}, with its defaults."}]
+    for name, kind in kinds.items():
+        form = kind.model_json_schema(mode="validation")
+        definitions |= form.pop("$defs", {})
+        form["properties"] = {base.tag: {"const": name}, **form.get("properties", {})}
+        if isinstance(config := getattr(kind, "config", None), str):
+            form["properties"] |= {n: _property(f) for n, f in sorted(fields(config).items())}
+            form["additionalProperties"] = False
+        form["required"] = [base.tag, *form.get("required", [])]
+        forms.append(form)
+    return {"anyOf": forms}

@@ -112,9 +112,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
     }
     if plan.lengths:
         lengths = plan.lengths
-        result["lengths"] = {
-            k: getattr(lengths, k) for k in ("looked_at", "median", "longest", "limit", "cut")
-        }
+        result["lengths"] = {k: getattr(lengths, k) for k in ("looked_at", "median", "longest", "limit", "cut")}
     if plan.estimate:
         e = plan.estimate
         result["estimate"] = {"seconds": round(e.seconds, 1), "memory_bytes": e.memory, "basis": e.basis}
@@ -150,7 +148,9 @@ def plan_lines(plan: Plan, *, full: bool = True) -> Iterator[str]:
 
 def _data_lines(plan: Plan) -> Iterator[str]:
     data, lengths = plan.data, plan.lengths
-    named = ", ".join(f"{role} = {c.name}" + ("" if c.origin == "recipe" else " (guessed)") for role, c in data.columns.items())
+    named = ", ".join(
+        f"{role} = {c.name}" + ("" if c.origin == "recipe" else " (guessed)") for role, c in data.columns.items()
+    )
     yield f"task    {plan.recipe.task.name}, {_kind(plan)}"
     yield f"data    {plan.recipe.data.path}: {named}"
     for name, rows in data.splits.items():

@@ -85,9 +85,9 @@ def _classes(module: str) -> dict[str, ast.ClassDef]:
 
 def _strings(enum: ast.ClassDef) -> Iterable[str]:
     for node in enum.body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            if isinstance(node.value.value, str):
-                yield node.value.value
+        value = node.value if isinstance(node, ast.Assign) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield value.value
 
 
 def _field(node: ast.AnnAssign, enums: Mapping[str, tuple[str, ...]]) -> Field:

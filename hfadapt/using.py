@@ -93,7 +93,9 @@ def predict(run: Run | str | Path, path: str | Path) -> Iterator[dict[str, Any]]
         model, processor = _model(run, recipe)
         config = model.config
         kinds: Mapping[str, Any] = {"regression": "number", "multi_label_classification": "labels"}
-        labels = Labels(kinds.get(config.problem_type, "label"), tuple(config.id2label[i] for i in sorted(config.id2label)))
+        labels = Labels(
+            kinds.get(config.problem_type, "label"), tuple(config.id2label[i] for i in sorted(config.id2label))
+        )
         for start in range(0, len(rows), _AT_ONCE):
             piece = rows.select(range(start, min(start + _AT_ONCE, len(rows))))
             yield from recipe.task.answers(_logits(recipe, model, processor, piece), labels)

@@ -48,9 +48,8 @@ def locate(name: str, revision: str | None = None, trust_remote_code: bool = Fal
         siblings = [str(p) for p in path.parent.glob("*/")] if path.parent.is_dir() else []
         hint = did_you_mean(str(path), siblings, listing=False)
         raise HfadaptError(Problem(f"There is no folder '{name}'.", "model", hint=hint))
-    if name in EMBEDDED and revision in (None, "main"):
-        if folder := _installed(name):
-            return Source(name, folder, options)
+    if name in EMBEDDED and revision in (None, "main") and (folder := _installed(name)):
+        return Source(name, folder, options)
     local = _cached(name, revision)
     return Source(name, name, options | ({"revision": revision} if revision else {}), local=local)
 

@@ -4,7 +4,5 @@ from hfadapt.backbones.base import Family
 
 FAMILY = Family(
     model_types=("distilbert",),
-    tiny=dict(
-        dim=32, n_layers=2, n_heads=2, hidden_dim=48, max_position_embeddings=66
-    ),
+    tiny={"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "max_position_embeddings": 66},
 )

@@ -4,7 +4,5 @@ from hfadapt.backbones.base import Family
 
 FAMILY = Family(
     model_types=("gpt2",),
-    tiny=dict(
-        n_embd=32, n_layer=2, n_head=2, n_positions=66
-    ),
+    tiny={"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 66},
 )

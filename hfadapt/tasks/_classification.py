@@ -138,7 +138,9 @@ class Classification(Task):
             return [{labels.names[0]: float(value)} for value in found]
         if labels.kind == "label":
             best = found.argmax(-1)
-            return [{"label": labels.names[i], "probability": float(row[i])} for i, row in zip(best, found, strict=True)]
+            return [
+                {"label": labels.names[i], "probability": float(row[i])} for i, row in zip(best, found, strict=True)
+            ]
         return [
             {
                 "labels": [name for name, p in zip(labels.names, row, strict=True) if p >= 0.5],

@@ -64,7 +64,9 @@ class TextClassification(Classification):
             raise HfadaptError(Problem(says, "model", hint="Save one into its folder.")) from error
         if tokenizer.pad_token_id is None:
             if tokenizer.eos_token is None:
-                raise HfadaptError(Problem(f"The tokenizer of '{source.name}' has no padding and no end token.", "model"))
+                raise HfadaptError(
+                    Problem(f"The tokenizer of '{source.name}' has no padding and no end token.", "model")
+                )
             tokenizer.pad_token = tokenizer.eos_token
         if config.pad_token_id is None:
             config.pad_token_id = tokenizer.pad_token_id

@@ -29,6 +29,10 @@ class Rows(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.encoded)
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # Python would otherwise count up until an IndexError, which ghosts never raise.
+        return (self[i] for i in range(len(self)))
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
@@ -93,7 +97,10 @@ class Order(Sampler[int]):
         """Batches of similar lengths, in random order; the last one, which may be short, stays last."""
         chunk = self.batch * _CHUNK
         order = np.concatenate(
-            [part[np.argsort(-lengths[part], kind="stable")] for part in np.split(order, range(chunk, len(order), chunk))]
+            [
+                part[np.argsort(-lengths[part], kind="stable")]
+                for part in np.split(order, range(chunk, len(order), chunk))
+            ]
         )
         batches = np.split(order, range(self.batch, len(order), self.batch))
         whole = [i for i, part in enumerate(batches) if len(part) == self.batch]

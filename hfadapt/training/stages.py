@@ -17,14 +17,15 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from hfadapt.adapt.base import Stage
 from hfadapt.errors import HfadaptError
 from hfadapt.scoring.tally import Tally
+from hfadapt.settings import EARLY_STOPPING
 from hfadapt.training import checkpoints
 from hfadapt.training.freezing import only
 from hfadapt.training.rows import Rows
-from hfadapt.settings import EARLY_STOPPING
 from hfadapt.training.trainer import ExactLoss, StageTrainer, StreamedScores
 from hfadapt.training.watching import Journal, Watch
 
 _CARRIED = "carried.pt"
+_SAMPLING = "train_sampling_strategy"
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _carry(moments: Mapping[str, dict[str, Any]], stage: Stage, path: Path, writ
 
 
 def _arguments(training: Training, folder: Path, steps: int, seed: int) -> TrainingArguments:
-    settled = {k: v for k, v in training.settled.items() if k not in EARLY_STOPPING}
+    settled = {k: v for k, v in training.settled.items() if k not in {*EARLY_STOPPING, _SAMPLING}}
     return TrainingArguments(
         **settled
         | {
@@ -132,6 +133,7 @@ def _trainer(
         args=arguments,
         loss=training.loss,
         speeds=stage.speeds,
+        strategy=training.settled[_SAMPLING],
         seed=arguments.seed,
         chances=training.chances,
         moments=moments,

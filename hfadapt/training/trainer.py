@@ -84,14 +84,16 @@ class StageTrainer(Trainer):
         args: TrainingArguments,
         loss: ExactLoss,
         speeds: Mapping[str, float],
+        strategy: str,
         seed: int,
         chances: np.ndarray | None = None,
         moments: Mapping[str, dict[str, Any]] | None = None,
         **rest: Any,
     ):
-        """speeds: factors on the learning rate by parameter name; chances: of the rows, (rows,);
-        moments: optimizer state of an earlier stage by parameter name."""
-        self.speeds, self.order_seed, self.chances = speeds, seed, chances
+        """speeds: factors on the learning rate by parameter name; strategy: the `train_sampling_strategy`,
+        which the Trainer itself must not see, for it would order the rows to evaluate by it too;
+        chances: of the rows, (rows,); moments: optimizer state of an earlier stage by parameter name."""
+        self.speeds, self.strategy, self.order_seed, self.chances = speeds, strategy, seed, chances
         self.moments = dict(moments or {})
         super().__init__(args=args, compute_loss_func=loss, **rest)
 
@@ -136,7 +138,7 @@ class StageTrainer(Trainer):
         together = arguments.train_batch_size * arguments.world_size
         order = Order(
             rows,
-            strategy=str(arguments.train_sampling_strategy),
+            strategy=self.strategy,
             batch=together * arguments.gradient_accumulation_steps,
             together=together if arguments.world_size > 1 else 1,
             seed=self.order_seed,
@@ -154,6 +156,8 @@ class StageTrainer(Trainer):
             pin_memory=arguments.dataloader_pin_memory,
             persistent_workers=arguments.dataloader_persistent_workers,
             prefetch_factor=arguments.dataloader_prefetch_factor,
-            worker_init_fn=partial(seed_worker, num_workers=arguments.dataloader_num_workers, rank=arguments.process_index),
+            worker_init_fn=partial(
+                seed_worker, num_workers=arguments.dataloader_num_workers, rank=arguments.process_index
+            ),
         )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]

@@ -84,7 +84,7 @@ class Watch(TrainerCallback):
                 f"The loss or its gradient is not a finite number any more (by step {step} of stage '{self.stage}'). "
                 "Lower train.learning_rate, raise train.warmup_steps, or train in float32."
             )
-        self.journal("trained", stage=self.stage, step=step, steps=self.total, epoch=state.epoch, **logs)
+        self.journal("trained", **logs, stage=self.stage, step=step, steps=self.total)
 
     def on_evaluate(
         self,

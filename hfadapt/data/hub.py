@@ -1,0 +1,45 @@
+"""Datasets of the Hub, and one sentence about those that don't come."""
+
+from __future__ import annotations
+
+from hfadapt.data.arrow import DatasetTable
+from hfadapt.data.table import Table
+from hfadapt.errors import DataError, Problem
+
+
+def splits(path: str, name: str | None, revision: str | None) -> dict[str, tuple[Table, ...]]:
+    """The splits of a dataset by the names that it gives them.
+
+    Raises:
+        DataError: it can't be reached, is private or gated, needs code to run, or doesn't exist.
+    """
+    import datasets
+
+    try:
+        found = datasets.load_dataset(path, name, revision=revision)
+    except Exception as error:
+        raise DataError(_explained(path, error)) from error
+    shown = f"{path}/{name}" if name else path
+    return {str(split): (DatasetTable(rows, f"{shown} ({split})"),) for split, rows in found.items()}
+
+
+def _explained(path: str, error: Exception) -> Problem:
+    from datasets.exceptions import DatasetNotFoundError
+
+    # What `datasets` says of a file that doesn't parse is only in the cause.
+    reason = str(error.__cause__ if "error occurred while generating" in str(error) else error)
+    reason = " ".join(reason.split())[:300].rstrip(".")
+    field = "data.path"
+    if isinstance(error, ConnectionError):
+        hint = "Is there a connection, and is HF_HUB_OFFLINE unset? Else name files that are here."
+    elif "gated" in reason or "authenticat" in reason:
+        hint = "Ask for access on its page and log in with `hf auth login`."
+    elif isinstance(error, DatasetNotFoundError):
+        hint = "Check the id (`owner/name`) and `data.revision`; a private dataset needs `hf auth login`."
+    elif "scripts are no longer supported" in reason:
+        hint = "Use a copy of the dataset as parquet (often under `data.revision: refs/convert/parquet`)."
+    elif "onfig name is missing" in reason or "BuilderConfig" in reason:
+        field, hint = "data.name", "Name one of its configurations."
+    else:
+        hint = "Name local files with a path that starts with './'."
+    return Problem(field=field, says=f"The dataset '{path}' can't be loaded: {reason}.", hint=hint)

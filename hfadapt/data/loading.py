@@ -1,0 +1,190 @@
+"""A recipe's `data` section to checked, split rows under the task's roles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hfadapt.data import (
+    bad_rows,
+    building,
+    checks,
+    columns,
+    keys,
+    local,
+    rows,
+    sharing,
+    sources,
+    splits,
+    targets,
+)
+from hfadapt.data.checks import Finding as Finding
+from hfadapt.data.checks import Split
+from hfadapt.data.columns import Column
+from hfadapt.data.labels import Labels
+from hfadapt.data.rows import Reading
+from hfadapt.data.splits import Chosen
+from hfadapt.data.table import BadRow
+from hfadapt.data.targets import Targets
+from hfadapt.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    import datasets
+
+    from hfadapt.recipe import Data
+    from hfadapt.tasks.base import Kind, Role
+
+_LOOK_AT = 1000
+"""Targets that the kind of answer is told from."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Rows ready to be encoded, and all that is to be said about how they came to be."""
+
+    splits: dict[str, datasets.Dataset]
+    """`train`, `validation` and `test`; a column for each role, `_file` and `_line`.
+
+    A target is an id (kind `label`), a list with 0 or 1 for each label (`labels`) or a float.
+    """
+    labels: Labels
+    columns: dict[str, Column]
+    """Role → the column that plays it."""
+    files: tuple[str, ...]
+    """What `_file` counts: paths as given."""
+    findings: tuple[Finding, ...]
+    """Warnings for a person."""
+    skipped: tuple[BadRow, ...]
+    """Rows left out because they can't be used."""
+    made: dict[str, str]
+    """How each split came to be: `given`, or `10% of train, stratified, seed 42`."""
+    fingerprint: str
+    """The SHA-256 of all rows and the label names."""
+
+
+def load(
+    data: Data,
+    roles: Mapping[str, Role],
+    kind: Callable[[Sequence[Any], str | None], Kind],
+    *,
+    seed: int,
+    known_labels: Sequence[str] | None = None,
+) -> Loaded:
+    """The rows that a recipe names, checked and split.
+
+    kind: tells from the first targets and `data.label_separator` what a row is answered with;
+    known_labels: those of the checkpoint, whose order is kept where the names are the same.
+
+    Raises:
+        DataError: the data can't be used as they are.
+    """
+    chosen = splits.choose(data, sources.find(data))
+    tables = [table for its in chosen.given.values() for table in its]
+    chosen_columns = columns.choose(data.columns, roles, tables)
+    texts = [role for role in chosen_columns if roles[role].holds == "text"]
+    target = next(role for role in chosen_columns if roles[role].holds == "target")
+    files: list[str] = []
+    read = {split: rows.read(its, chosen_columns, texts, files) for split, its in chosen.given.items()}
+    _refuse_unreadable(read, chosen, data, files)
+
+    answered = _kind(read, kind, data, chosen_columns[target])
+    listed = chosen.given["train"][0].label_names(chosen_columns[target].name)
+    raw = {split: its.rows for split, its in read.items()}
+    labels, understood = targets.understand(raw, answered, data, listed=listed, known=known_labels)
+    bad = {split: _bad(its, understood[split], files) for split, its in read.items()}
+    usable = {split: _usable(its, understood[split]) for split, its in read.items()}
+    skipped = _settled(bad, read, data, targets.constant(usable["train"].ids, labels))
+
+    divided = _divided(usable, chosen, labels, seed)
+    finished = building.finish(divided, target, list(chosen_columns), labels)
+    return Loaded(
+        splits=finished.splits,
+        labels=labels,
+        columns=chosen_columns,
+        files=tuple(files),
+        findings=(
+            *checks.of_texts(usable, files),
+            *checks.of_labels(usable, divided, labels, sum(its.repeated for its in understood.values())),
+        ),
+        skipped=skipped,
+        made=_made(divided, chosen, labels, seed),
+        fingerprint=finished.fingerprint,
+    )
+
+
+def _refuse_unreadable(read: Mapping[str, Reading], chosen: Chosen, data: Data, files: list[str]) -> None:
+    """Stop where the rest of a file can't be read, or a split has no row that can."""
+    fatal = [problem for its in read.values() for problem in its.fatal]
+    bad = {split: bad_rows.ordered(its.bad, files) for split, its in read.items()}
+    if fatal:
+        listed = [row for its in bad.values() for row in its] if data.on_bad_row == "stop" else []
+        raise bad_rows.stop(listed, fatal, bad_rows.SKIP)
+    if any(not len(its.rows) for its in read.values()):
+        _settled(bad, read, data)
+        empty = {split: chosen.given[split] for split, its in read.items() if not len(its.rows)}
+        where = {split: ", ".join(table.shown for table in its) for split, its in empty.items()}
+        raise DataError(*(Problem(where=where[split], says=f"There are no rows for {split}.") for split in empty))
+
+
+def _kind(
+    read: Mapping[str, Reading], kind: Callable[[Sequence[Any], str | None], Kind], data: Data, column: Column
+) -> Kind:
+    """What a row is answered with, once it is sure that every split has an answer."""
+    first = {split: targets.first(its.rows, _LOOK_AT) for split, its in read.items()}
+    problems = [
+        Problem(
+            field="data" if split == "train" else f"data.{split}",
+            says=f"In column '{column.name}' no row of {split} has a value.",
+            hint="Name another column." if split == "train" else "Name another split or a share such as 0.1.",
+        )
+        for split, values in first.items()
+        if not values
+    ]
+    if problems:
+        raise DataError(*problems)
+    return kind(first["train"], data.label_separator)
+
+
+def _bad(read: Reading, understood: Targets, files: list[str]) -> list[BadRow]:
+    """All rows of a split that can't be used, in the order of its files."""
+    its = read.rows
+    refused = [BadRow(files[its.file[i]], int(its.line[i]), says) for i, says in understood.refused.items()]
+    return bad_rows.ordered([*read.bad, *refused], files)
+
+
+def _settled(
+    bad: Mapping[str, list[BadRow]], read: Mapping[str, Reading], data: Data, other: Sequence[Problem] = ()
+) -> tuple[BadRow, ...]:
+    """The rows to leave out; stops where the recipe says so, or for another problem."""
+    every = [row for its in bad.values() for row in its] if data.on_bad_row == "stop" else []
+    if every or other:
+        raise bad_rows.stop(every, other, bad_rows.SKIP)
+    return bad_rows.leave_out(bad, {split: len(its.rows) + len(its.bad) for split, its in read.items()})
+
+
+def _usable(read: Reading, understood: Targets) -> Split:
+    mask = np.ones(len(read.rows), bool)
+    mask[list(understood.refused)] = False
+    kept = read.rows.where(mask)
+    return Split(kept, understood.ids[mask], keys.keys(kept.texts))
+
+
+def _divided(usable: Mapping[str, Split], chosen: Chosen, labels: Labels, seed: int) -> dict[str, Split]:
+    """The splits in their order, those that the source lacks set aside from train."""
+    train = usable["train"]
+    if not chosen.shares:
+        return {split: usable[split] for split in local.SPLITS}
+    strata = sharing.strata(train.ids, labels.kind)
+    masks = sharing.set_aside(train.keys.normal, strata, chosen.shares, seed)
+    return {split: train.where(masks[split]) if split in masks else usable[split] for split in local.SPLITS}
+
+
+def _made(divided: Mapping[str, Split], chosen: Chosen, labels: Labels, seed: int) -> dict[str, str]:
+    how = "stratified, " if labels.kind != "number" else ""
+    made = {split: f"{100 * share:.4g}% of train, {how}seed {seed}" for split, share in chosen.shares.items()}
+    if made:
+        made["train"] = f"given, less {' and '.join(split for split in local.SPLITS if split in chosen.shares)}"
+    return {split: made.get(split, "given") for split in divided}

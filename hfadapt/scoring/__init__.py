@@ -1,0 +1,1 @@
+"""How good the answers are: metrics with intervals, simple baselines, and the table that shows both."""

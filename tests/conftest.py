@@ -1,0 +1,73 @@
+"""Shared by all tests: offline, few threads, small backbones made once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+TEXTS = [
+    "Arrived early, works perfectly, looks better than in the photo.",
+    "It stopped charging after a week and nobody answers.",
+    "I would buy this again tomorrow.",
+    "Two hours late and nobody said why.",
+    "The staff smiled, the soup was hot, the bill was small.",
+    "Cold soup, cold room, cold shoulder.",
+    "My sister borrowed it and will not give it back.",
+    "Sent it back the same day.",
+]
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared data sets; a test that needs them skips where they are not."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the shared data sets are not at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory):
+    """Makes a small random backbone of a kind, once: `backbone("bert")` → its folder."""
+    from hfadapt import tiny
+    from hfadapt.noise import quiet
+
+    made: dict[tuple[str, str], Path] = {}
+
+    def make(model_type: str, auto_class: str = "AutoModel") -> Path:
+        key = (model_type, auto_class)
+        if key not in made:
+            with quiet():
+                folder = tmp_path_factory.mktemp(model_type)
+                made[key] = tiny.checkpoint(folder, model_type, TEXTS, auto_class=auto_class)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A csv of 64 texts whose label one word decides: `text`, `label`, `stars`, `tags`."""
+    import csv
+    import random
+
+    draw = random.Random(0)
+    words = "table chair window river stone bread paper cloud garden street".split()
+    path = tmp_path_factory.mktemp("toy") / "toy.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label", "stars", "tags", "other"])
+        for i in range(64):
+            good = i % 2 == 0
+            sign = "wonderful" if good else "dreadful"
+            text = " ".join([*draw.choices(words, k=draw.randint(2, 9)), sign, draw.choice(words)])
+            tags = [t for t, on in (("up", good), ("long", len(text) > 45)) if on]
+            row = [text, "good" if good else "bad", 4.5 if good else 1.5, "|".join(tags), " ".join(draw.choices(words, k=4))]
+            writer.writerow(row)
+    return path

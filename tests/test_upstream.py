@@ -1,0 +1,73 @@
+"""What is read from upstream's source equals what importing it shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+import pytest
+
+from hfadapt import settings, upstream
+
+
+@pytest.fixture(scope="module")
+def training() -> dict[str, upstream.Field]:
+    return upstream.fields("transformers.training_args:TrainingArguments", "transformers.trainer_utils")
+
+
+def test_names_and_defaults_are_those_of_the_class(training):
+    from transformers import TrainingArguments
+
+    real = {f.name: f for f in dataclasses.fields(TrainingArguments)}
+    assert training.keys() == real.keys()
+    assert len(real) > 100
+    for name, field in training.items():
+        if field.default is not None:
+            assert field.default == real[name].default, name
+
+
+def test_words_are_those_of_the_enums(training):
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    assert set(training["optim"].words) == {o.value for o in OptimizerNames}
+    assert set(training["lr_scheduler_type"].words) == {s.value for s in SchedulerType}
+
+
+def test_peft_fields_are_those_of_the_class():
+    import peft
+
+    found = upstream.fields("peft.tuners.lora.config:LoraConfig")
+    own = typing.get_type_hints(peft.LoraConfig).keys() - typing.get_type_hints(peft.PeftConfig).keys()
+    assert found.keys() == own
+
+
+def test_wrong_names_types_and_words(training):
+    values = {"learning_rat": 1, "learning_rate": "x", "bf16": 1, "seed": 3, "optim": "adam_torch", "warmup_steps": 5}
+    said = dict(upstream.wrong(values, training, "TrainingArguments"))
+    assert said == {
+        "learning_rat": "TrainingArguments has no 'learning_rat'. Did you mean 'learning_rate'?",
+        "learning_rate": "expected float, got str 'x'.",
+        "bf16": "expected bool, got int 1.",
+        "optim": "'adam_torch' is not accepted. Did you mean 'adamw_torch'?",
+    }
+
+
+def test_what_we_set_ourselves_exists_upstream(training):
+    assert settings.OURS_TO_SET.keys() <= training.keys()
+    assert settings.DEFAULTS.keys() <= settings.training_fields().keys()
+
+
+def test_early_stopping_names_are_the_callbacks():
+    import inspect
+
+    from transformers import EarlyStoppingCallback
+
+    assert settings.EARLY_STOPPING.keys() == inspect.signature(EarlyStoppingCallback).parameters.keys()
+
+
+def test_a_class_that_is_not_there():
+    with pytest.raises(LookupError, match="no class Nothing"):
+        upstream.fields("transformers.training_args:Nothing")
+    with pytest.raises(LookupError, match="not installed"):
+        upstream.fields("no_such_package.x:Y")
