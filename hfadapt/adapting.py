@@ -175,6 +175,8 @@ def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
     for name, layer in last_layers(model):
         if not plan.same_labels and f"{name}.weight" not in found["missing_keys"]:
             layer.reset_parameters()
+    # What adapters and configurations remember; a local path would mean nothing elsewhere.
+    model.config.name_or_path = plan.source.name
     parts = anatomy(model, new)
     if parts != plan.anatomy and plan.source.local:
         raise HfadaptError(f"'{plan.source.name}' changed since it was planned.")

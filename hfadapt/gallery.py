@@ -19,12 +19,12 @@ def recipes() -> dict[str, Path]:
 def listing() -> dict[str, dict[str, str]]:
     """Everything that comes with hfadapt, by kind: its name and a sentence."""
     from hfadapt import discover
-    from hfadapt.adapt.base import Adaptation
+    from hfadapt.methods.base import Adaptation
     from hfadapt.backbones.base import Family
     from hfadapt.tasks.base import Task
 
     tasks = discover.variants("hfadapt.tasks", Task)  # type: ignore[type-abstract]
-    methods = discover.variants("hfadapt.adapt", Adaptation)
+    methods = discover.variants("hfadapt.methods", Adaptation)
     families = discover.modules("hfadapt.backbones")
     assert discover.facts("hfadapt.backbones", Family)
     builtin = Path(__file__).parent / "builtin"

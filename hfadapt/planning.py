@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hfadapt import settings
-from hfadapt.adapt.base import Stage
+from hfadapt.methods.base import Stage
 from hfadapt.backbones._source import load_config, locate
 from hfadapt.backbones.base import Anatomy, Source, anatomy
 from hfadapt.data.loading import Finding, Loaded, load
 from hfadapt.errors import HfadaptError, Problem, RecipeError, count, did_you_mean
+from hfadapt.noise import quiet
 from hfadapt.recipe import Recipe
 from hfadapt.scoring.kinds import best_first, names_for
 
@@ -76,6 +77,7 @@ class Plan:
         return sum(self.sizes[name] for name in stage.speeds)
 
 
+@quiet()
 def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
     """Find out what a run of the recipe will do.
 

@@ -261,13 +261,13 @@ def _sentence(detail: Any, loc: list[str], document: _Document) -> str:
 def _owner(loc: list[str], document: _Document) -> tuple[str, list[str]]:
     """The section that an unknown key stands in, and the keys it knows."""
     from hfadapt import discover
-    from hfadapt.adapt.base import Adaptation
+    from hfadapt.methods.base import Adaptation
     from hfadapt.tasks.base import Task
 
     if len(loc) == 1:
         return "A recipe", list(Recipe.model_fields)
     if loc[0] in {"task", "adapt"}:
-        package, base = {"task": ("hfadapt.tasks", Task), "adapt": ("hfadapt.adapt", Adaptation)}[loc[0]]
+        package, base = {"task": ("hfadapt.tasks", Task), "adapt": ("hfadapt.methods", Adaptation)}[loc[0]]
         value = document.values[loc[0]]
         kind = value.get(base.tag) if isinstance(value, dict) else value
         return f"'{kind}'", [base.tag, *discover.variants(package, base)[kind].model_fields]  # type: ignore[type-abstract]

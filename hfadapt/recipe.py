@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from hfadapt import discover
-from hfadapt.adapt.base import Adaptation
+from hfadapt.methods.base import Adaptation
 from hfadapt.errors import did_you_mean
 from hfadapt.section import Section, Variant
 from hfadapt.settings import OURS_TO_SET, out_of_range, training_fields
@@ -136,7 +136,7 @@ def _any_of(package: str, base: type[Variant], what: str) -> Any:
 
 
 AnyTask = _any_of("hfadapt.tasks", Task, "task")
-AnyAdaptation = _any_of("hfadapt.adapt", Adaptation, "method")
+AnyAdaptation = _any_of("hfadapt.methods", Adaptation, "method")
 
 
 class Recipe(Section):
@@ -250,7 +250,7 @@ def schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {name: _property(field) for name, field in sorted(training_fields().items())},
     }
-    for name, package, base in (("task", "hfadapt.tasks", Task), ("adapt", "hfadapt.adapt", Adaptation)):
+    for name, package, base in (("task", "hfadapt.tasks", Task), ("adapt", "hfadapt.methods", Adaptation)):
         help_text = Recipe.model_fields[name].description
         made["properties"][name] = _short_or_long(package, base, made["$defs"]) | {"description": help_text}
     made["properties"]["model"] = {

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from hfadapt import settings
-from hfadapt.adapt.base import Stage
+from hfadapt.methods.base import Stage
 from hfadapt.errors import count
 from hfadapt.planning import Plan, label_counts
 

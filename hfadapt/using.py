@@ -59,7 +59,7 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
         names = [model.config.id2label[i] for i in sorted(model.config.id2label)]
         data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=names)
         labels = data.labels
-        if list(labels.names) != names:
+        if labels.kind != "number" and list(labels.names) != names:
             raise HfadaptError(f"The model tells {', '.join(names)} apart; the data hold {', '.join(labels.names)}.")
         extra = [evaluated.load(name, labels.kind) for name in recipe.metrics]
         return {

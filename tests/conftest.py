@@ -68,6 +68,12 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             sign = "wonderful" if good else "dreadful"
             text = " ".join([*draw.choices(words, k=draw.randint(2, 9)), sign, draw.choice(words)])
             tags = [t for t, on in (("up", good), ("long", len(text) > 45)) if on]
-            row = [text, "good" if good else "bad", 4.5 if good else 1.5, "|".join(tags), " ".join(draw.choices(words, k=4))]
+            row = [
+                text,
+                "good" if good else "bad",
+                4.5 if good else 1.5,
+                "|".join(tags),
+                " ".join(draw.choices(words, k=4)),
+            ]
             writer.writerow(row)
     return path

@@ -22,7 +22,9 @@ def loaded(folder, **options):
 
 
 def test_there_are_the_promised_families():
-    assert {"bert", "distilbert", "roberta", "electra", "albert", "deberta-v2", "modernbert", "gpt2", "llama"} <= set(KINDS)
+    assert {"bert", "distilbert", "roberta", "electra", "albert", "deberta-v2", "modernbert", "gpt2", "llama"} <= set(
+        KINDS
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,7 +86,9 @@ def test_planning_sees_the_same_anatomy_without_weights(backbone):
 def test_parts_of_adapter_parameters(backbone):
     model, info = loaded(backbone("bert"))
     parts = anatomy(model, info["missing_keys"])
-    assert parts.part_of("base_model.model.bert.encoder.layer.1.attention.self.query.lora_A.default.weight") == "blocks[1]"
+    assert (
+        parts.part_of("base_model.model.bert.encoder.layer.1.attention.self.query.lora_A.default.weight") == "blocks[1]"
+    )
     assert parts.part_of("base_model.model.classifier.modules_to_save.default.weight") == "head"
 
 

@@ -20,11 +20,13 @@ from hfadapt.recipe import Data
 class Column1(Table):
     """A table of one column."""
 
-    columns = {"y": True}
-
     def __init__(self, values: list[Any]):
         super().__init__("t")
         self._values = values
+
+    @property
+    def columns(self):
+        return {"y": True}
 
     def batches(self, columns, bad):
         yield Batch(range(1, len(self._values) + 1), [self._values])
@@ -98,7 +100,7 @@ def test_the_order_of_the_recipe_the_checkpoint_and_the_source():
 
 
 def test_ids():
-    labels, its = understand("label", ["b", "a", "b"], ["a", "b"])
+    its = understand("label", ["b", "a", "b"], ["a", "b"])[1]
     assert its["train"].ids.tolist() == [1, 0, 1] and its["test"].ids.tolist() == [0, 1]
     assert its["train"].ids.dtype == np.int64 and not its["train"].refused
 
@@ -192,7 +194,9 @@ def test_a_constant_target_teaches_nothing():
     one = Labels("label", ("no", "yes"))
     assert "label 'yes'" in str(targets.constant(np.array([1, 1]), one)[0])
     assert "number 2.5" in str(targets.constant(np.array([2.5, 2.5]), Labels("number"))[0])
-    assert "same labels" in str(targets.constant(np.array([[1, 0], [1, 0]], np.int8), one and Labels("labels", ("a", "b")))[0])
+    assert "same labels" in str(
+        targets.constant(np.array([[1, 0], [1, 0]], np.int8), one and Labels("labels", ("a", "b")))[0]
+    )
     assert not targets.constant(np.array([1, 0]), one) and not targets.constant(np.array([], np.int64), one)
 
 

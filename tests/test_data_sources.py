@@ -113,7 +113,7 @@ def test_a_glob_over_files_named_after_splits():
     put("d/train.csv", "d/test.csv")
     assert found("d/*.csv") == {"train": ["d/train.csv"], "test": ["d/test.csv"]}
     put("d/more.csv")
-    assert "'d/more.csv' not" in refused("d/*.csv")
+    assert "others are not: 'd/more.csv'" in refused("d/*.csv")
 
 
 def test_a_name_with_brackets_is_a_name():
@@ -143,6 +143,7 @@ def test_a_home_folder(monkeypatch, here):
     monkeypatch.setenv("HOME", str(here))
     put("mine.csv")
     assert found("~/mine.csv") == {"train": ["~/mine.csv"]}
+    assert "'~nobody-at-all/x.csv'" in refused("~nobody-at-all/x.csv")
 
 
 def test_a_file_here_has_no_configuration():

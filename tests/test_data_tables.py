@@ -236,6 +236,13 @@ def test_parquet(tmp_path):
     assert rows_of(path, "l", "text")[0] == [(1, ["x"], "a"), (2, [], None), (3, None, "c")]
 
 
+def test_rows_of_parquet_are_numbered_through(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"n": range(25_000)}), path, row_group_size=7_000)
+    rows, _ = rows_of(path, "n")
+    assert len(rows) == 25_000 and all(line == n + 1 for line, n in rows)
+
+
 def test_label_ids_in_parquet_read_as_names(tmp_path):
     import datasets
 

@@ -18,7 +18,7 @@ LAYERS = [
     {"discover", "upstream"},
     {"settings"},
     {"backbones"},
-    {"tasks", "adapt"},
+    {"tasks", "methods"},
     {"recipe"},
     {"reading", "data", "scoring", "tiny", "gallery", "builtin"},
     {"folder"},
@@ -78,8 +78,8 @@ def test_imports_point_down():
 def test_tasks_and_adaptations_do_not_know_each_other():
     for path in FILES:
         part = path.relative_to(PACKAGE).parts[0]
-        if part in {"tasks", "adapt"}:
-            assert not imports(path) & {"tasks", "adapt"} - {part}, path
+        if part in {"tasks", "methods"}:
+            assert not imports(path) & {"tasks", "methods"} - {part}, path
 
 
 def test_files_and_functions_stay_small():

@@ -22,7 +22,12 @@ def order(of: Rows, **changes) -> Order:
     return Order(of, **settings)
 
 
-@given(size=st.integers(1, 60), batch=st.integers(1, 9), processes=st.integers(1, 3), strategy=st.sampled_from(["random", "sequential", "group_by_length"]))
+@given(
+    size=st.integers(1, 60),
+    batch=st.integers(1, 9),
+    processes=st.integers(1, 3),
+    strategy=st.sampled_from(["random", "sequential", "group_by_length"]),
+)
 def test_an_epoch_visits_every_row_once_and_ghosts_fill_it_up(size, batch, processes, strategy):
     together = batch * processes
     visited = list(order(rows(size), strategy=strategy, batch=together, together=together))

@@ -52,8 +52,8 @@ class Delimited(Table):
             yield "The header holds NUL characters.", encodings.advice(self._path, self._encoding)
             return
         if len(names) == 1 and self._given is None:
-            for other in {",", ";", "\t", "|"} - {self._separator}:
-                if other in names[0]:
+            for other in (",", ";", "\t", "|"):
+                if other != self._separator and other in names[0]:
                     shown = '"\\t"' if other == "\t" else f"'{other}'"
                     yield (
                         f"The header is one column, '{names[0]}'.",

@@ -36,7 +36,7 @@ def lines(path: Path, shown: str, encoding: str, newline: str) -> Iterator[str]:
 
 
 def advice(path: Path, given: str) -> str:
-    """A sentence that names the encoding a file seems to be in, or an empty one."""
+    """A sentence that names the encoding a file seems to be in, or asks for it."""
     with path.open("rb") as file:
         head = file.read(1024)
     likely = next((name for mark, name in _MARKS.items() if head.startswith(mark)), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def splits(given: str | Sequence[str], data: Data) -> Splits | None:
     """
     if not isinstance(given, str):
         return _by_split(_named_files(given, "data.path"), data)
-    path = Path(given).expanduser()
+    path = _path(given)
     if path.is_dir():
         return folder(path, given, data)
     if path.is_file():
@@ -57,7 +58,7 @@ def files(given: str | Sequence[str], data: Data, field: str = "data.path") -> t
         DataError: one of them names no file that can be read.
     """
     paths = _named_files([given] if isinstance(given, str) else given, field)
-    return tuple(open_file(Path(shown).expanduser(), shown, data) for shown in paths)
+    return tuple(open_file(_path(shown), shown, data) for shown in paths)
 
 
 def looks_like_path(given: str) -> bool:
@@ -116,17 +117,13 @@ def _by_split(paths: Sequence[str], data: Data) -> Splits:
     named = {path: _split_of(Path(path).name) for path in paths}
     other = [path for path, split in named.items() if split is None]
     if other and len(other) < len(named):
-        says = f"Some of these files are named after a split, but {shown_names(other)} not."
+        says = f"Some of these files are named after a split, others are not: {shown_names(other)}."
         hint = "Name the others under `data.validation` and `data.test`, or rename them."
         raise DataError(Problem(field="data.path", says=says, hint=hint))
     if other or len(named) == 1:
         named = dict.fromkeys(named, "train")
     splits = {split: [path for path, its in named.items() if its == split] for split in SPLITS}
-    return {
-        split: tuple(open_file(Path(path).expanduser(), path, data) for path in its)
-        for split, its in splits.items()
-        if its
-    }
+    return {split: tuple(open_file(_path(path), path, data) for path in its) for split, its in splits.items() if its}
 
 
 def _named_files(given: Iterable[str], field: str) -> list[str]:
@@ -134,7 +131,7 @@ def _named_files(given: Iterable[str], field: str) -> list[str]:
     found: dict[str, None] = {}
     problems = []
     for one in given:
-        matches = [one] if Path(one).expanduser().is_file() else _matches(one)
+        matches = [one] if _path(one).is_file() else _matches(one)
         found.update(dict.fromkeys(matches))
         if not matches:
             problems.append(_missing(one, field))
@@ -146,7 +143,7 @@ def _named_files(given: Iterable[str], field: str) -> list[str]:
 def _matches(pattern: str) -> list[str]:
     if not glob.has_magic(pattern):
         return []
-    found = glob.glob(str(Path(pattern).expanduser()), recursive=True)
+    found = glob.glob(str(_path(pattern)), recursive=True)
     return sorted(path for path in found if Path(path).is_file())
 
 
@@ -154,6 +151,11 @@ def data_files(folder: Path) -> list[Path]:
     """The files of a folder whose suffix says that they hold rows, sorted by name."""
     files = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
     return [path for path in files if path.suffix.lower() in _SUFFIXES]
+
+
+def _path(given: str) -> Path:
+    # Path.expanduser raises where there is no such user.
+    return Path(os.path.expanduser(given))
 
 
 def _split_of(name: str) -> str | None:
@@ -172,7 +174,7 @@ def _no_split(shown: str, names: list[str]) -> Problem:
 def _missing(given: str, field: str) -> Problem:
     if glob.has_magic(given):
         return Problem(field=field, says=f"No file matches '{given}'.")
-    path = Path(given).expanduser()
+    path = _path(given)
     if path.is_dir():
         return Problem(field=field, says=f"'{given}' is a folder; files are expected here.")
     folder = path.parent

@@ -105,15 +105,13 @@ def _take(groups: _Groups, split_of: np.ndarray, place: int, quota: Mapping[int,
     """Give whole groups to the split at a place, as many as the quotas allow."""
     for kind, its in groups.members.items():
         free = its[split_of[its] == 0]
-        most = len(free) - 1 if kind != FREE else len(free)
-        wanted, taken = quota[kind], 0
+        wanted = quota[kind]
         for group in free[::-1] if backwards else free:
-            if not wanted or taken == most:
+            if not wanted:
                 break
             if groups.size[group] <= wanted:
                 split_of[group] = place
                 wanted -= int(groups.size[group])
-                taken += 1
 
 
 def _take_smallest(groups: _Groups, split_of: np.ndarray, place: int) -> None:

@@ -59,7 +59,7 @@ def understand(
     if data.labels:
         labels = Labels(kind, _given(data.labels, kind))
     else:
-        labels = choose_labels(kind, _found(train, answers["train"]), listed=listed, known=known)
+        labels = choose_labels(kind, _found(answers["train"]), listed=listed, known=known)
     origin = "data.labels" if data.labels else "train"
     return labels, {split: _encode(its, answers[split], labels, origin) for split, its in rows.items()}
 
@@ -115,9 +115,9 @@ def _given(names: Sequence[str | int], kind: Kind) -> tuple[str, ...]:
 def _one_type(rows: Rows, answers: Sequence[Answer]) -> list[Answer]:
     """The answers; those are refused whose type is not that of most rows, like a 1 among words."""
     total: dict[str, int] = {}
-    for value, its, many in zip(rows.values, answers, _counts(rows), strict=True):
+    for value, its, many in zip(rows.values, answers, np.bincount(rows.codes), strict=True):
         if not isinstance(its, Refused):
-            total[type_name(value)] = total.get(type_name(value), 0) + many
+            total[type_name(value)] = total.get(type_name(value), 0) + int(many)
     usual = max(total, key=lambda name: total[name], default="")
     return [
         its
@@ -147,17 +147,14 @@ def _refuse_no_lists(rows: Rows, data: Data) -> None:
         says = "A row may have several labels, but the column holds no lists."
         raise DataError(Problem(field="data.label_separator", says=says, hint="Say what stands between labels."))
     flags = all(one in (0, 1) for value in lists for one in value)
-    repeats = any(len(set(value)) < len(value) for value in lists)
-    if flags and repeats and len({len(value) for value in lists}) == 1:
+    if flags and len({len(value) for value in lists}) == 1 and any(len(set(value)) < len(value) for value in lists):
         says = "The labels are lists of 0 and 1, all of one length."
         hint = 'Give the names of the labels that a row has, as in ["anger", "joy"].'
         raise DataError(Problem(field="data", says=says, hint=hint))
 
 
-def _found(rows: Rows, answers: Sequence[Answer]) -> set[str]:
-    """The labels that occur in a split; rows that were left out may have taken some values with them."""
-    pairs = zip(answers, _counts(rows), strict=True)
-    return {name for its, many in pairs if many and isinstance(its, tuple) for name in its}
+def _found(answers: Sequence[Answer]) -> set[str]:
+    return {name for its in answers if isinstance(its, tuple) for name in its}
 
 
 def _encode(rows: Rows, answers: Sequence[Answer], labels: Labels, origin: str) -> Targets:
@@ -191,7 +188,3 @@ def _within(its: Answer, labels: Labels, origin: str) -> Answer:
             if name not in labels.id_of:
                 return Refused(f"The label '{name[:60]}' is not among those of {origin}: {labels.shown()}.")
     return its
-
-
-def _counts(rows: Rows) -> list[int]:
-    return [int(n) for n in np.bincount(rows.codes, minlength=len(rows.values))]

@@ -77,7 +77,7 @@ def _mean(values: Floats, where: Bools) -> Floats:
 
 
 def _mcc(rows: Floats, right: Floats, predicted: Floats, true: Floats) -> Floats:
-    """Matthews' correlation (Gorodkin 2004, 'Comparing two K-category assignments by a K-category correlation')."""
+    """Matthews' correlation (Gorodkin 2004, 'Comparing two K-category assignments …')."""
     covariance = right * rows - (predicted * true).sum(axis=1)
     spread = (rows**2 - (predicted**2).sum(axis=1)) * (rows**2 - (true**2).sum(axis=1))
     return _divide(covariance, np.sqrt(spread))

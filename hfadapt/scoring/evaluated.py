@@ -122,8 +122,8 @@ def _refusing(name: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise HfadaptError(
-            f"There is no metric '{name}': neither a metric module here nor, as far as can be reached, a metric"
-            " on the Hub. Correct the name, give the path of a metric module (mine.py, or the folder mine"
+            f"There is no metric '{name}': neither a metric module here nor, as far as can be reached,"
+            " a metric on the Hub. Correct the name, give the path of a metric module (mine.py, or the folder mine"
             " that holds mine.py), or check the connection."
         ) from error
     except ConnectionError as error:

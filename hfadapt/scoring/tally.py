@@ -138,7 +138,8 @@ class Tally:
 
     def _count(self, scores: Floats, targets: NDArray[Any]) -> None:
         predicted = self._of.predicted(scores)
-        self._sums.add(self._of.summands(predicted, targets))
+        with np.errstate(over="ignore", invalid="ignore"):  # a number too great to square leaves its metrics out
+            self._sums.add(self._of.summands(predicted, targets))
         if self._kept is not None:
             self._kept.add(*self._of.to_rank(scores, targets))
         for metric in self._extra:

@@ -24,6 +24,8 @@ _KINDS: dict[str, Kind] = {
     "multi_label_classification": "labels",
     "regression": "number",
 }
+VALUE = "value"
+"""What the answer of a regression is called."""
 
 
 class Loss(Section):
@@ -65,8 +67,9 @@ class Classification(Task):
     def configure(self, config: PreTrainedConfig, labels: Labels) -> None:
         """Set `problem_type`, `num_labels`, `id2label` and `label2id`."""
         config.problem_type = next(name for name, kind in _KINDS.items() if kind == labels.kind)
-        config.id2label = dict(enumerate(labels.names))
-        config.label2id = {name: i for i, name in enumerate(labels.names)}
+        names = labels.names or (VALUE,)
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: i for i, name in enumerate(names)}
 
     def losses(self, logits: Tensor, targets: Tensor, kind: Kind, weights: Tensor | None, smoothing: float) -> Tensor:
         """The loss of each item, 0 where its target is ignored.
@@ -135,7 +138,7 @@ class Classification(Task):
         """`label` and `probability` of each row; `labels` and `probabilities`; or `value`."""
         found = self.probabilities(logits, labels.kind)
         if labels.kind == "number":
-            return [{labels.names[0]: float(value)} for value in found]
+            return [{VALUE: float(value)} for value in found]
         if labels.kind == "label":
             best = found.argmax(-1)
             return [

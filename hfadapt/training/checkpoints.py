@@ -47,9 +47,19 @@ def rotate(stage: Path, best: str | None) -> None:
     kept = {Path(best).name} if best else set()
     for checkpoint in _sealed(stage)[:-1]:
         if checkpoint.name not in kept:
-            # Unsealed first: a crash in the middle must not leave what looks whole.
-            (checkpoint / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            _discard(checkpoint)
+
+
+def remove(stage: Path) -> None:
+    """Remove all sealed checkpoints of a stage."""
+    for checkpoint in _sealed(stage):
+        _discard(checkpoint)
+
+
+def _discard(checkpoint: Path) -> None:
+    # Unsealed first: a crash in the middle must not leave what looks whole.
+    (checkpoint / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _sealed(stage: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from hfadapt.adapt.base import Stage
+from hfadapt.methods.base import Stage
 from hfadapt.errors import HfadaptError
 from hfadapt.scoring.tally import Tally
 from hfadapt.settings import EARLY_STOPPING
@@ -24,7 +24,7 @@ from hfadapt.training.rows import Rows
 from hfadapt.training.trainer import ExactLoss, StageTrainer, StreamedScores
 from hfadapt.training.watching import Journal, Watch
 
-_CARRIED = "carried.pt"
+_OUTCOME = "outcome.pt"
 _SAMPLING = "train_sampling_strategy"
 
 
@@ -69,18 +69,12 @@ def train(model: nn.Module, stages: Sequence[Stage], training: Training, journal
     """Train the model through the stages, in place; `resume` goes on from the newest whole checkpoint."""
     steps = steps_of(stages, training.steps)
     folders = [training.folder / f"{i}-{stage.name}" for i, stage in enumerate(stages)]
-    started = [checkpoints.newest(folder) if resume else None for folder in folders]
-    first = max((i for i, checkpoint in enumerate(started) if checkpoint), default=0)
-    moments: Mapping[str, dict[str, Any]] = {}
-    for i in range(first, len(stages)):
-        stage, checkpoint = stages[i], started[i]
+    ended = [folder / _OUTCOME for folder in folders if resume and (folder / _OUTCOME).exists()]
+    moments = _restore(model, ended[-1]) if ended else {}
+    for i in range(len(ended), len(stages)):
+        stage, checkpoint = stages[i], checkpoints.newest(folders[i]) if resume else None
         journal("stage", stage=stage.name, number=i + 1, of=len(stages), steps=steps[i])
         with only(model, stage.speeds):
-            carried = folders[i] / _CARRIED
-            if checkpoint and carried.exists():
-                moments = torch.load(carried, weights_only=True)
-            elif moments:
-                _carry(moments, stage, carried, journal.active)
             arguments = _arguments(training, folders[i], steps[i], seed=training.settled["seed"] + i)
             watch = Watch(journal, stage.name, sum(steps[:i]), training.steps)
             trainer = _trainer(model, stage, training, arguments, watch, moments)
@@ -88,16 +82,27 @@ def train(model: nn.Module, stages: Sequence[Stage], training: Training, journal
             moments = trainer.moments_by_name()
         journal("stage done", stage=stage.name, best=trainer.state.best_metric)
         _unwrap(trainer)
+        if journal.active:
+            _keep(model, moments, folders[i])
 
 
-def _carry(moments: Mapping[str, dict[str, Any]], stage: Stage, path: Path, writes: bool) -> None:
-    """Keep the optimizer state that this stage's own checkpoints will not hold."""
-    resting = {name: state for name, state in moments.items() if name not in stage.speeds}
-    if resting and writes:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".draft")
-        torch.save(resting, draft)
-        draft.rename(path)
+def _keep(model: nn.Module, moments: Mapping[str, dict[str, Any]], folder: Path) -> None:
+    """Save what a stage ended with; its checkpoints have done their service.
+
+    A Trainer that resumes at the last step, or where it stopped early, would train on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f"{_OUTCOME}.draft"
+    torch.save({"model": model.state_dict(), "moments": moments}, draft)
+    draft.rename(folder / _OUTCOME)
+    checkpoints.remove(folder)
+
+
+def _restore(model: nn.Module, outcome: Path) -> dict[str, dict[str, Any]]:
+    """Put the model where a stage ended; returns the optimizer's moments by parameter name."""
+    saved = torch.load(outcome, weights_only=True, map_location="cpu")
+    model.load_state_dict(saved["model"])
+    return dict(saved["moments"])
 
 
 def _arguments(training: Training, folder: Path, steps: int, seed: int) -> TrainingArguments:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hfadapt.adapt.base import Adaptation, Stage
+from hfadapt.methods.base import Adaptation, Stage
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from hfadapt.adapt.base import Adaptation, Stage
+from hfadapt.methods.base import Adaptation, Stage
 from hfadapt.errors import Problem, RecipeError, count
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from hfadapt import upstream
-from hfadapt.adapt.base import Adaptation, Stage
+from hfadapt.methods.base import Adaptation, Stage
 
 if TYPE_CHECKING:
     from torch import nn

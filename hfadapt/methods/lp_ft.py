@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from hfadapt.adapt.base import Adaptation, Stage
+from hfadapt.methods.base import Adaptation, Stage
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from hfadapt.adapt._peft import PeftAdaptation
+from hfadapt.methods._peft import PeftAdaptation
 
 
 class Lora(PeftAdaptation):
