@@ -92,13 +92,44 @@ def _compose(text: str, place: str) -> Any:
     try:
         return YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        says, mark = _yaml_says(error)
         line = f":{mark.line + 1}" if mark else ""
-        says = f"This is not YAML: {error.problem or error.context}."
-        raise RecipeError(Problem(one_line(says), where=f"{place}{line}", hint=_yaml_hint(text, mark))) from None
+        says = one_line(f"This is not YAML: {says}.")
+        raise RecipeError(Problem(says, where=f"{place}{line}", hint=_yaml_hint(text, mark))) from None
     except (YAMLError, RecursionError, ValueError) as error:
         says = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
         raise RecipeError(Problem(one_line(f"This is not YAML: {says}."), where=place)) from None
+
+
+_OPENED = {
+    "found unexpected end of stream": "a quote opens here and is not closed",
+    r"expected ',' or '[]}]', but got '.+'": "a bracket opens here and is not closed, or a comma is missing",
+    "could not find expected ':'": "the line is neither `key: value` nor `- item`",
+}
+"""ruamel's words for mistakes that it notices lines later, and ours."""
+_HERE = {
+    "mapping values are not allowed here": "':' cannot stand here; the line is indented too far, or lacks quotes",
+    "sequence entries are not allowed here": "a list cannot begin here; write it as [a, b] or on lines of its own",
+    "expected <block end>, but found '<scalar>'": "text follows a closed quote",
+    "expected <block end>, but found '(<block mapping start>|-|[?])'": "the indentation fits no line above",
+    r"expected .+, but found '([]},])'": r"'\1' cannot stand here",
+    r"found character '\\t' that cannot start any token": "a tab cannot stand here",
+    "found character '(.)' that cannot start any token": r"a value in no quotes cannot begin with '\1'",
+    "but found another document": "a recipe is one document, and '---' begins another",
+}
+"""ruamel's words for mistakes where they stand, and ours."""
+
+
+def _yaml_says(error: Any) -> tuple[str, Any]:
+    """What is wrong with a text that is not YAML, and the mark of where."""
+    problem = error.problem or error.context
+    for pattern, ours in _OPENED.items():
+        if error.context_mark and re.fullmatch(pattern, problem):
+            return ours, error.context_mark
+    for pattern, ours in _HERE.items():
+        if match := re.fullmatch(pattern, problem):
+            return match.expand(ours), error.problem_mark or error.context_mark
+    return problem, error.problem_mark or error.context_mark
 
 
 def _yaml_hint(text: str, mark: Any) -> str:
@@ -229,12 +260,14 @@ def _problems(error: ValidationError, document: _Document) -> Iterable[Problem]:
         if loc and loc[0] in {"task", "adapt"} and len(loc) > 1:
             del loc[1]  # the tag of the variant, which the file need not spell
         loc = [
-            part for part in loc if not part.startswith(("constrained-", "list[", "function-")) and part not in _ARMS
+            part
+            for part in loc
+            if not part.startswith(("constrained-", "list[", "dict[", "literal[", "function-")) and part not in _ARMS
         ]
         says = _sentence(detail, loc, document)
         field = ".".join(loc)
         if (first := found.get(field)) and detail["type"] not in _OWN:
-            says = f"{first.says.removesuffix('.')}, or {says.partition('it should be ')[2] or says}"
+            says = f"{first.says.removesuffix('.')}, or {says.rpartition('it should ')[2].removeprefix('be ')}"
         found[field] = Problem(says, field, _where(document, loc))
     return found.values()
 
@@ -249,13 +282,38 @@ def _sentence(detail: Any, loc: list[str], document: _Document) -> str:
     kind, value = detail["type"], detail.get("input")
     if kind == "extra_forbidden":
         owner, known = _owner(loc, document)
-        return f"{owner} has no '{loc[-1]}'. {did_you_mean(loc[-1], known)}"
+        hint = did_you_mean(loc[-1], known) if len(known) > 1 else "It has no options."
+        return f"{owner} has no '{loc[-1]}'. {hint}"
     if kind == "missing":
         return f"'{loc[-1]}' is missing."
-    message = detail["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+    message: str = detail["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     if kind in _OWN:
         return message
-    return f"{value!r} does not fit: {message[0].lower()}{message[1:]}."
+    message = re.sub("^(String|List|Dictionary) should", "it should", message).partition(" after validation")[0]
+    message = f"it should be {_EXPECTED[kind]}" if kind in _EXPECTED else f"{message[0].lower()}{message[1:]}"
+    if loc == ["model"]:
+        message = "it should be the name of a checkpoint, or a mapping"
+    if loc == ["data"] and isinstance(value, str):
+        message += f" such as `{{path: {one_line(value)}}}`"
+    return f"It is empty; {message}." if value is None else f"{_shown(value)} does not fit: {message}."
+
+
+_EXPECTED = {
+    "model_type": "a mapping",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+}
+"""pydantic's types of error, and what a person calls the type that it expected."""
+
+
+def _shown(value: Any) -> str:
+    """A value as the file spells it, or its beginning."""
+    text = repr(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _owner(loc: list[str], document: _Document) -> tuple[str, list[str]]:

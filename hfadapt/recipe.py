@@ -119,7 +119,11 @@ def _any_of(package: str, base: type[Variant], what: str) -> Any:
             raise PydanticCustomError(
                 "untagged", "{says}", {"says": f"'{base.tag}' is missing. {did_you_mean('', kinds)}"}
             )
-        if not isinstance(name, str) or name not in kinds:
+        if not isinstance(name, str):
+            raise PydanticCustomError(
+                "unknown", "{says}", {"says": f"Expected the name of a {what}. {did_you_mean('', kinds)}"}
+            )
+        if name not in kinds:
             raise PydanticCustomError(
                 "unknown", "{says}", {"says": f"There is no {what} '{name}'. {did_you_mean(name, kinds)}"}
             )
@@ -187,7 +191,7 @@ class Recipe(Section):
                 if key not in task.roles
             ]
             errors += [
-                (key, f"expected the name of a column, got {column!r}.")
+                (key, f"Expected the name of a column, got {column!r}.")
                 for key, column in data.columns.items()
                 if key in task.roles and not (isinstance(column, str) and column)
             ]

@@ -77,3 +77,13 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ]
             writer.writerow(row)
     return path
+
+
+@pytest.fixture(scope="session")
+def few(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 16 rows of the toy data to train on, 8 to validate and 8 to test: one batch is an epoch."""
+    lines = toy.read_text(encoding="utf-8").splitlines(keepends=True)
+    folder = tmp_path_factory.mktemp("few")
+    for split, rows in (("train", lines[1:17]), ("validation", lines[17:25]), ("test", lines[25:33])):
+        (folder / f"{split}.csv").write_text(lines[0] + "".join(rows), encoding="utf-8")
+    return folder

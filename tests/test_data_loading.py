@@ -83,6 +83,16 @@ def test_texts_keep_to_their_labels():
         assert all(row["_line"] == int(row["text"].split()[1]) + 2 for row in rows)
 
 
+def test_copies_but_for_case_are_not_torn_apart():
+    put(
+        "a.csv", ["text,label", *(f"{word} {i},{'xy'[i % 2]}" for i in range(30) for word in ("Text", "TEXT ", "text"))]
+    )
+    its = loaded("a.csv")
+    numbers = {split: {text.split()[1] for text in rows["text"]} for split, rows in its.splits.items()}
+    assert sum(len(its) for its in numbers.values()) == 30 and all(numbers.values())
+    assert not [finding for finding in its.findings if "can be found" in finding.says]
+
+
 def test_several_labels_are_lists_of_0_and_1():
     rows = [{"text": f"t{i}", "labels": ["c"] * (i % 2) + ["a", "b"][: i % 3]} for i in range(30)]
     put("a.jsonl", [json.dumps(row) for row in rows])
@@ -184,6 +194,11 @@ def test_texts_that_are_no_texts_are_bad_rows():
         "The text is missing.",
     ]
     assert sum(len(split) for split in loaded("a.jsonl", on_bad_row="skip").splits.values()) == 40
+
+
+def test_half_a_character_alone_is_a_bad_row():
+    put("a.jsonl", [json.dumps({"text": f"é{i}" + "\ud800" * (i == 7), "label": "xy"[i % 2]}) for i in range(40)])
+    assert refused("a.jsonl")[0] == "a.jsonl:8: The text holds half of a character (a lone surrogate)."
 
 
 def test_too_many_bad_rows_are_not_left_out():

@@ -94,12 +94,24 @@ def test_a_label_with_one_row_stays_in_train():
 
 
 def test_a_label_that_always_comes_with_a_rarer_one_stays_in_train():
-    # Each of the three rows of label 1 is a copy of a row of a label that has two.
-    texts = np.array([0, 0, 1, 2, 2, 3, 4, 4, 5, *range(10, 30)], np.uint64)
-    labels = np.array([2, 1, 2, 3, 1, 3, 4, 1, 4, *[0] * 20])
-    for seed in range(50):
-        made = set_aside(texts, labels, {"validation": 0.4, "test": 0.4}, seed)
-        assert set(labels[made["train"]]) == {0, 1, 2, 3, 4}
+    # Both rows of label 5 are copies of rows of labels 1 and 2, which have other rows to keep.
+    texts = np.array([0, 0, 1, 2, 2, 3, *range(10, 30)], np.uint64)
+    labels = np.array([1, 5, 1, 2, 5, 2, *[0] * 20])
+    for seed in range(30):
+        made = set_aside(texts, labels, {"test": 0.65}, seed)
+        assert set(labels[made["train"]]) == {0, 1, 2, 5}
+
+
+def test_rows_are_not_asked_of_labels_that_have_none_to_give():
+    labels = np.array([*[0] * 10, *range(1, 11)])
+    assert set_aside(keys(20), labels, {"validation": 0.1}, 0)["validation"].sum() == 2
+
+
+def test_a_whole_label_is_never_taken_for_want_of_a_smaller_group():
+    texts = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3], np.uint64)
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2])
+    made = set_aside(texts, labels, {"validation": 0.1}, 0)
+    assert set(labels[made["validation"]]) == {1} and made["validation"].sum() == 3
 
 
 def test_a_text_with_several_labels_counts_for_the_rarest():

@@ -210,6 +210,14 @@ def test_a_dataset_that_does_not_come_is_one_sentence(monkeypatch, error, words)
     assert caught.value.__cause__ is error
 
 
+def test_the_cause_of_a_dataset_that_does_not_parse_is_told(monkeypatch):
+    def load_dataset(*args, **kwargs):
+        raise RuntimeError("An error occurred while generating the dataset") from ValueError("line 3, saw 4")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert "line 3, saw 4" in refused("a/b") and "generating" not in refused("a/b")
+
+
 def test_no_network_is_one_sentence():
     # conftest sets HF_HUB_OFFLINE.
     assert "HF_HUB_OFFLINE" in refused("nobody/nothing")

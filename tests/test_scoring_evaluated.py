@@ -125,7 +125,7 @@ def test_wrong_types_are_told(tmp_path):
 def test_failing_code_is_told(tmp_path):
     metric = evaluated.load(write(tmp_path, "failing", compute="raise ZeroDivisionError('of all things')"), "number")
     metric.add(np.array([1.0]), np.array([1.0]))
-    with pytest.raises(HfadaptError, match="'failing' could not be computed: of all things. Where it needs options"):
+    with pytest.raises(HfadaptError, match=r"'failing' could not be computed: of all things. Where it needs options"):
         metric.compute()
 
 
@@ -138,7 +138,7 @@ def test_module_that_cannot_be_imported(tmp_path):
     with pytest.raises(HfadaptError, match="each import on a line of its own"):
         evaluated.load(path, "number")
     Path(path).write_text("import datasets\nraise RuntimeError('broken module')\n", encoding="utf-8")
-    with pytest.raises(HfadaptError, match="can't be loaded: RuntimeError: broken module. Mend the module"):
+    with pytest.raises(HfadaptError, match=r"can't be loaded: RuntimeError: broken module. Mend the module"):
         evaluated.load(path, "number")
 
 

@@ -284,6 +284,17 @@ def test_constant_numbers_have_no_correlation(constant):
     assert set(tallied("number", [], moving, still)) == {"rmse", "mae"}
 
 
+def test_replicates_without_rows_do_not_count():
+    found = tallied("label", ["a", "b"], np.array([[0.9, 0.1]]), np.zeros(1), replicates=50, only=["f1_macro"])
+    assert found == {"f1_macro": Score(1.0, 1.0, 1.0, 1)}
+
+
+def test_replicates_of_one_value_have_no_spread():
+    targets = np.array([0.1, 0.2, 0.7])
+    found = tallied("number", [], targets + np.array([0.01, -0.02, 0.03]), targets, replicates=500)
+    assert found["r2"].low > 0 and found["pearson"].low > 0.9
+
+
 def test_numbers_far_from_zero_keep_their_variance():
     random = np.random.default_rng(0)
     targets = 1e8 + np.sort(random.normal(0, 1, 5000))

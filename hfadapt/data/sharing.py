@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hfadapt.tasks.base import Kind
 
 FREE = -1
-"""The stratum of rows that no label binds together."""
+"""The stratum of rows without a label."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,6 @@ class _Groups:
 
     of_row: np.ndarray
     size: np.ndarray
-    stratum: np.ndarray
     members: dict[int, np.ndarray]
     """Stratum → its groups, in the order in which they are taken."""
 
@@ -33,8 +32,8 @@ class _Groups:
 def set_aside(keys: np.ndarray, strata: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
     """Split → a mask of the rows that go there; `train` has what is left.
 
-    keys: equal for rows that must stay together, uint64; strata: the label whose proportions to keep,
-    of which a row stays in train, or FREE. The order of rows is no matter, nor that of the shares.
+    keys: equal for rows that must stay together, uint64; strata: the labels whose proportions to keep;
+    a row of each stays in train. The order of rows is no matter, nor that of the shares.
 
     Raises:
         DataError: there are too few rows.
@@ -85,14 +84,14 @@ def _grouped(keys: np.ndarray, strata: np.ndarray, seed: int) -> _Groups:
     by_rank = np.lexsort((rank, stratum))
     present, starts = np.unique(stratum[by_rank], return_index=True)
     members = dict(zip(present.tolist(), np.split(by_rank, starts[1:]), strict=True))
-    return _Groups(of_row, np.bincount(of_row), stratum, members)
+    return _Groups(of_row, np.bincount(of_row), members)
 
 
 def _quotas(groups: _Groups, split_of: np.ndarray, share: float) -> dict[int, int]:
     """Stratum → rows to take: its share, rounded so that the total is the share of all rows."""
     total = {kind: int(groups.size[its].sum()) for kind, its in groups.members.items()}
     left = {kind: int(groups.size[its[split_of[its] == 0]].sum()) for kind, its in groups.members.items()}
-    spare = {kind: left[kind] - (1 if kind != FREE else 0) for kind in total}
+    spare = {kind: left[kind] - 1 for kind in total}
     quota = {kind: min(int(total[kind] * share), spare[kind]) for kind in total}
     missing = int(sum(total.values()) * share + 0.5) - sum(quota.values())
     remainders = sorted(total, key=lambda kind: (quota[kind] - total[kind] * share, kind))
@@ -116,9 +115,7 @@ def _take(groups: _Groups, split_of: np.ndarray, place: int, quota: Mapping[int,
 
 def _take_smallest(groups: _Groups, split_of: np.ndarray, place: int) -> None:
     """Give one group to a split that no group is small enough for."""
-    spare = [
-        group for kind, its in groups.members.items() for group in its[split_of[its] == 0][1 if kind != FREE else 0 :]
-    ]
+    spare = [group for its in groups.members.values() for group in its[split_of[its] == 0][1:]]
     if spare:
         split_of[min(spare, key=lambda group: groups.size[group])] = place
 
@@ -126,7 +123,7 @@ def _take_smallest(groups: _Groups, split_of: np.ndarray, place: int) -> None:
 def _give_back(groups: _Groups, split_of: np.ndarray, strata: np.ndarray) -> None:
     """Return a group to train for each label whose rows all went elsewhere with rarer labels."""
     in_train = np.unique(strata[split_of[groups.of_row] == 0])
-    for kind in np.setdiff1d(strata, [*in_train, FREE]):
+    for kind in np.setdiff1d(strata, in_train):
         split_of[groups.of_row[np.argmax(strata == kind)]] = 0
 
 

@@ -7,7 +7,6 @@ its import costs 7 s.
 from __future__ import annotations
 
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Real
@@ -92,11 +91,10 @@ def load(name: str, kind: Kind) -> ExtraMetric:
             f"The metric '{name}' needs the library evaluate, which can't be imported ({_sentence(error)})"
             " Install it with 'pip install evaluate', or leave the metric out."
         ) from error
+    # a folder of its own: metrics of one name that are under way at once would share files
     folder = tempfile.TemporaryDirectory(prefix="hfadapt-metric-", ignore_cleanup_errors=True)
-    # a name of its own, or two metrics under way at once would share a file
-    own = {"cache_dir": folder.name, "experiment_id": uuid.uuid4().hex}
     with _quietly(evaluate), _refusing(name):
-        module = _module(evaluate, name, kind, own)
+        module = _module(evaluate, name, kind, folder.name)
     inputs = set(_inputs(module.features))
     if inputs != TAKES:
         raise HfadaptError(
@@ -106,13 +104,13 @@ def load(name: str, kind: Kind) -> ExtraMetric:
     return ExtraMetric(Path(name).stem if _is_local(name) else name, module, folder)
 
 
-def _module(evaluate: Any, name: str, kind: Kind, own: dict[str, str]) -> Any:
+def _module(evaluate: Any, name: str, kind: Kind, folder: str) -> Any:
     if kind == "labels":
         try:
-            return evaluate.load(name, config_name="multilabel", **own)
+            return evaluate.load(name, config_name="multilabel", cache_dir=folder)
         except (KeyError, ValueError):
             pass  # how a metric that knows its configurations refuses one
-    return evaluate.load(name, **own)
+    return evaluate.load(name, cache_dir=folder)
 
 
 @contextmanager
