@@ -1,4 +1,4 @@
-"""What a run will cost on this machine: counted on a model without weights, timed on one block of it."""
+"""What a run will cost on this machine: counted on the model without weights, timed on one block of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import math
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +32,32 @@ if TYPE_CHECKING:
 
     from hfadapt.planning import Plan
 
+_MOMENTS = {"sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "lion": 1}
+"""Tensors that an optimizer keeps for each parameter, by a word of its name; Adam and its kin keep two."""
+
+_HEAP = 1.6
+"""Resident bytes for each byte of tensors that comes and goes in a step.
+
+glibc cannot put an aligned block into a hole of exactly its size, so holes between what the backward
+pass needs stay empty; measured: 1.3 to 2.0 (BERT, MiniLM; full, partial, lora).
+"""
+_LATER = 60_000_000
+"""Bytes that a process still gains after planning: baselines' imports, encoded rows; measured."""
+
+_PER_BATCH = 0.01
+"""Seconds of the training loop around a batch: reading, padding, callbacks; measured."""
+
+_PER_STAGE = 0.5
+"""Seconds to begin a stage; measured."""
+
+_PER_BYTE = 2.5e-9
+"""Seconds to write a byte of a checkpoint and to read it again for its digest; measured, from the page cache."""
+
+_BUDGET = 0.7
+"""Seconds for each of the measurements."""
+
 _aten = torch.ops.aten
-_FLOPS = {
+_FLOPS: dict[Any, Any] = {
     **flop_registry,
     # torch counts the attention kernels of CUDA only.
     _aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[_aten._scaled_dot_product_flash_attention],
@@ -44,92 +66,69 @@ _FLOPS = {
     ],
 }
 _DRAWS = {_aten.bernoulli_, _aten.bernoulli, _aten.native_dropout}
-"""What dropout calls; on a CPU it draws its numbers one by one, however many cores there are."""
+"""What dropout calls. On a CPU it draws its numbers one by one, however many cores there are."""
 
 
 @dataclass(frozen=True)
 class Estimate:
+    """What a run will cost."""
+
     seconds: float
+    """Of the training steps, evaluations and checkpoints of all stages, and of the final scores."""
     memory: int
+    """Bytes at the peak: of the process on a CPU, of the device's allocations elsewhere."""
     basis: str
+    """What was measured and how it was scaled; one sentence."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What one batch costs, whatever it is computed on."""
+    """What one batch takes, whatever it is computed on."""
 
     forward: float
     """Floating-point operations of the forward pass."""
     backward: float
     """Floating-point operations of the backward pass."""
     drawn: float
-    """Random numbers drawn for dropout."""
-    kept: int
+    """Random numbers for dropout."""
+    kept: int = 0
     """Bytes that the forward pass leaves for the backward pass; parameters and buffers are not among them."""
-    peak: int
+    peak: int = 0
     """Bytes alive at the worst moment of both passes, gradients included; not so parameters and buffers."""
 
 
-class Meter(TorchDispatchMode):
-    """Counts what every operator under it computes and holds; on tensors with or without memory."""
+@dataclass(frozen=True)
+class Pace:
+    """Seconds for a unit of each kind of work on this device."""
 
-    def __init__(self, known: Iterable[Tensor] = ()):
-        """known: tensors whose memory is not counted."""
-        super().__init__()
-        self.flops, self.drawn, self.alive, self.peak = 0, 0, 0, 0
-        self._seen: dict[int, Any] = {t.untyped_storage()._cdata: None for t in known}
+    forward: float
+    backward: float
+    drawn: float
+    updated: float
+    """For a parameter: its gradient's norm, the optimizer's step."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        operator = func._overloadpacket
-        if operator in _FLOPS:
-            self.flops += int(_FLOPS[operator](*args, **(kwargs or {}), out_val=out))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._hold(tensor.untyped_storage())
-                if operator in _DRAWS:
-                    self.drawn += tensor.numel()
-        return out
-
-    def _hold(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._seen:
-            return
-
-        def gone(_: Any) -> None:
-            del self._seen[key]
-            self.alive -= size
-
-        self._seen[key] = weakref.ref(storage, gone)
-        self.alive += size
-        self.peak = max(self.peak, self.alive)
+    def seconds(self, counts: Counts) -> float:
+        """What both passes over a batch take."""
+        return self.forward * counts.forward + self.backward * counts.backward + self.drawn * counts.drawn
 
 
-def count(model: nn.Module, batch: Mapping[str, Tensor], loss: Callable[[Any, Tensor], Tensor] | None) -> Counts:
-    inputs = {k: v for k, v in batch.items() if k != "labels"}
-    with Meter([*model.parameters(), *model.buffers()]) as meter:
-        if loss is None:
-            with torch.no_grad():
-                model(**inputs)
-            return Counts(meter.flops, 0, meter.drawn, 0, meter.peak)
-        outputs = model(**inputs)
-        value = loss(outputs["logits"], batch["labels"])
-        forward, kept = meter.flops, meter.alive
-        value.backward()
-    return Counts(forward, meter.flops - forward, meter.drawn, kept, meter.peak)
+def estimate(plan: Plan, processes: int = 1) -> Estimate:
+    """Measure what a run of the plan will cost; reads no weights and takes a few seconds.
 
-
-def _imagined(model: nn.Module, device: torch.device) -> None:
-    """Give a model on the meta device tensors that claim to be on a device, in the FakeTensorMode that is on.
-
-    Unlike meta tensors they take the kernels of that device: attention that keeps its weights, or not.
+    processes: how many train together on this machine. The memory is that of each. The exchange of their
+    gradients is not counted, nor is what early stopping saves. On CUDA the same is computed without the
+    process's own memory; that was never compared with a measurement.
     """
-    made: dict[int, Tensor] = {}
-    for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            for name, tensor in held.items():
-                if tensor is not None:
-                    if id(tensor) not in made:
-                        empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-                        made[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-                    held[name] = made[id(tensor)]  # type: ignore[index,assignment]
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    base = psutil.Process().memory_info().rss + _LATER if device.type == "cpu" else 0
+    batches = Batches(plan, processes)
+    stages = [(stage, Costs(plan, stage, batches, device)) for stage in plan.stages]
+    pace = measure(plan, batches, device)
+    seconds, memory, moved = 0.0, 0, set[str]()
+    steps = steps_of(plan.stages, plan.steps)
+    share = processes if device.type == "cpu" else 1  # processes share the cores
+    for (stage, costs), number in zip(stages, steps, strict=True):
+        moved |= stage.speeds.keys()
+        seconds += share * number * costs.step(pace)
+        ...
+    return Estimate(seconds, base + memory, "")

@@ -24,7 +24,8 @@ def quiet() -> Iterator[None]:
     hub.disable_progress_bars()
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*pin_memory.*")
+            # peft asks transformers under a name that transformers has since deprecated.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
             yield
     finally:
         logging.set_verbosity(level)

@@ -261,9 +261,10 @@ def schema() -> dict[str, Any]:
         "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Model"}],
         "description": Recipe.model_fields["model"].description,
     }
-    for role, what in sorted(
-        (r, w) for t in discover.variants("hfadapt.tasks", Task).values() for r, w in t.roles.items()
-    ):  # type: ignore[type-abstract]
+    roles = {
+        role: what for task in discover.variants("hfadapt.tasks", Task).values() for role, what in task.roles.items()
+    }
+    for role, what in sorted(roles.items(), key=lambda item: item[0]):
         made["$defs"]["Data"]["properties"][role] = {"type": "string", "description": f"Column: {what.help}"}
     made["$defs"]["Data"]["additionalProperties"] = False
     return made

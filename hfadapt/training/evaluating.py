@@ -38,5 +38,4 @@ def evaluate(
         trainer.remove_callback(upstream)
     trainer.evaluate(rows)  # type: ignore[arg-type]
     assert streamed.last is not None
-    trainer.accelerator.free_memory()
     return streamed.last.scores()

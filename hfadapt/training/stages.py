@@ -81,7 +81,6 @@ def train(model: nn.Module, stages: Sequence[Stage], training: Training, journal
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             moments = trainer.moments_by_name()
         journal("stage done", stage=stage.name, best=trainer.state.best_metric)
-        _unwrap(trainer)
         if journal.active:
             _keep(model, moments, folders[i])
 
@@ -154,9 +153,3 @@ def _trainer(
         threshold = training.settled.get("early_stopping_threshold", 0.0)
         trainer.add_callback(EarlyStoppingCallback(patience, threshold))
     return trainer
-
-
-def _unwrap(trainer: StageTrainer) -> None:
-    """Let go of the stage's wrapping, so that the next stage wraps afresh."""
-    trainer.accelerator.free_memory()
-    trainer.model_wrapped = trainer.model

@@ -45,14 +45,14 @@ def auto_class(kind: str) -> str:
 
 def run_of(kind: str, method: str, backbone, few: Path, folder: Path):
     options = OPTIONS.get(method, {})
-    rate = 2e-2 if method in {"linear-probe", "lora"} else 4e-3
+    rate, steps = {"linear-probe": (1e-2, 80), "lora": (2e-2, 30)}.get(method, (4e-3, 20))
     recipe = Recipe(
         task="text-classification",
         model=str(backbone(kind, auto_class(kind))),
         data={"path": str(few), "text": "text", "label": "label"},
         adapt={"method": method, **options},
         train={
-            "max_steps": 20,
+            "max_steps": steps,
             "learning_rate": rate,
             "per_device_train_batch_size": 16,
             "logging_steps": 1,
