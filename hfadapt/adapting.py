@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +59,8 @@ def adapt(
         started = time.monotonic()
         wrapped = plan.recipe.adapt.wrap(model, parts)
         stages = plan.recipe.adapt.stages(wrapped, parts)
-        train(wrapped, stages, training, journal, resume=bool(resume))  # type: ignore[arg-type]
+        with _tracked(run):
+            train(wrapped, stages, training, journal, resume=bool(resume))
         seconds = time.monotonic() - started
         if journal.active:
             plan.recipe.adapt.keep(wrapped, run.path)
@@ -74,6 +78,19 @@ def adapt(
     return run
 
 
+@contextmanager
+def _tracked(run: Run) -> Iterator[None]:
+    """Have TensorBoard's files lie in the run folder; upstream would put them among the checkpoints."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, str(run.path / "tensorboard"))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+
+
 def _begin(plan: Plan, out: str | Path | None) -> Run:
     """A new run folder, made by the first process and known to all."""
     from accelerate.utils import broadcast_object_list
@@ -85,6 +102,9 @@ def _begin(plan: Plan, out: str | Path | None) -> Run:
             run = new_run(plan.recipe, out)
             run.write("recipe.yaml", plan.recipe.text)
             run.write("plan.yaml", plan_yaml(plan))
+            if plan.data.skipped:
+                skipped = [{"where": row.where, "says": row.says} for row in plan.data.skipped]
+                run.write("bad_rows.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in skipped))
             made = [str(run.path)]
         except HfadaptError as error:
             made = [error]

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("\ninterrupted; a run goes on with: hfadapt run --resume DIR", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
 

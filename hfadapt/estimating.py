@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,39 +34,22 @@ if TYPE_CHECKING:
 
 _MOMENTS = {"sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "lion": 1}
 """Tensors that an optimizer keeps for each parameter, by a word of its name; Adam and its kin keep two."""
-
-_HEAP = 1.6
-"""Resident bytes for each byte of tensors that comes and goes in a step.
-
-glibc cannot put an aligned block into a hole of exactly its size, so holes between what the backward
-pass needs stay empty; measured: 1.3 to 2.0 (BERT, MiniLM; full, partial, lora).
-"""
-_LATER = 60_000_000
-"""Bytes that a process still gains after planning: baselines' imports, encoded rows; measured."""
-
+_LATER = 85_000_000
+"""Bytes that a process gains after planning: the baselines' imports, encoded rows, the training loop."""
+_HOLES = 0.55
+"""The part of the tensors that a forward pass lets go whose memory lies idle until the backward pass ends: glibc
+puts no aligned block into a hole of its own size. Measured on BERT and MiniLM: 0.5 to 0.9."""
 _PER_BATCH = 0.01
-"""Seconds of the training loop around a batch: reading, padding, callbacks; measured."""
-
-_PER_STAGE = 0.5
-"""Seconds to begin a stage; measured."""
-
+"""Seconds around a batch: reading, padding, callbacks."""
 _PER_BYTE = 2.5e-9
-"""Seconds to write a byte of a checkpoint and to read it again for its digest; measured, from the page cache."""
+"""Seconds to write a byte of a checkpoint and to read it again for its digest, while the page cache takes it."""
 
-_BUDGET = 0.7
-"""Seconds for each of the measurements."""
-
-_aten = torch.ops.aten
-_FLOPS: dict[Any, Any] = {
-    **flop_registry,
+_FLASH = "_scaled_dot_product_flash_attention"
+_FLOPS: dict[Any, Any] = flop_registry | {
     # torch counts the attention kernels of CUDA only.
-    _aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[_aten._scaled_dot_product_flash_attention],
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
-        _aten._scaled_dot_product_flash_attention_backward
-    ],
+    getattr(torch.ops.aten, f"{_FLASH}_for_cpu{end}"): flop_registry[getattr(torch.ops.aten, _FLASH + end)]
+    for end in ("", "_backward")
 }
-_DRAWS = {_aten.bernoulli_, _aten.bernoulli, _aten.native_dropout}
-"""What dropout calls. On a CPU it draws its numbers one by one, however many cores there are."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +57,7 @@ class Estimate:
     """What a run will cost."""
 
     seconds: float
-    """Of the training steps, evaluations and checkpoints of all stages, and of the final scores."""
+    """Of the steps, evaluations and checkpoints of all stages, and of the final scores."""
     memory: int
     """Bytes at the peak: of the process on a CPU, of the device's allocations elsewhere."""
     basis: str
@@ -83,52 +66,344 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Counts:
-    """What one batch takes, whatever it is computed on."""
+    """What a batch takes on any device: floating-point operations, and bytes besides parameters and buffers."""
 
-    forward: float
-    """Floating-point operations of the forward pass."""
-    backward: float
-    """Floating-point operations of the backward pass."""
-    drawn: float
-    """Random numbers for dropout."""
-    kept: int = 0
-    """Bytes that the forward pass leaves for the backward pass; parameters and buffers are not among them."""
-    peak: int = 0
-    """Bytes alive at the worst moment of both passes, gradients included; not so parameters and buffers."""
+    still: int
+    """Operations of the forward pass on what needs no gradient."""
+    forward: int
+    """Operations of the forward pass on what does."""
+    backward: int
+    kept: int
+    """Bytes that the forward pass leaves for the backward pass."""
+    passing: int
+    """Bytes that it makes among those and lets go of."""
+    peak: int
+    """Bytes alive at the worst moment of both passes, gradients included."""
+
+
+class Meter(TorchDispatchMode):
+    """Counts what every operator under it computes and holds, on tensors with memory or without."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.flops, self.alive, self.peak = 0, 0, 0
+        self.recorded_flops, self.recorded_bytes = 0, 0
+        known = [*model.parameters(), *model.buffers()]
+        self._seen: dict[int, Any] = {tensor.untyped_storage()._cdata: None for tensor in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operator, then look at what it made; recorded is what autograd will go back through."""
+        kwargs = kwargs or {}
+        out, flops = func(*args, **kwargs), _FLOPS.get(func._overloadpacket)
+        recorded = any(isinstance(a, Tensor) and a.requires_grad for a in tree_leaves(args))
+        if flops:
+            done = int(flops(*args, **kwargs, out_val=out))
+            self.flops += done
+            self.recorded_flops += done * recorded
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self._seen:
+                self.recorded_bytes += self._hold(tensor.untyped_storage()) * recorded
+        return out
+
+    def _hold(self, storage: torch.UntypedStorage) -> int:
+        key, size = storage._cdata, storage.nbytes()
+
+        def gone(_: Any) -> None:
+            del self._seen[key]
+            self.alive -= size
+
+        self._seen[key] = weakref.ref(storage, gone)
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        return size
+
+
+def count(model: nn.Module, objective: Callable[[], Tensor]) -> Counts:
+    """What a forward pass takes, and the backward pass where gradients are enabled; the gradients are dropped."""
+    with Meter(model) as meter:
+        value = objective()
+        total, forward, kept = meter.flops, meter.recorded_flops, meter.alive
+        passing = max(0, meter.recorded_bytes - kept)
+        if value.requires_grad:
+            value.backward()
+    model.zero_grad()
+    return Counts(total - forward, forward, meter.flops - total, kept, passing, meter.peak)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a split, if its rows are as long as the training rows that planning looked at."""
+
+    rows: int
+    size: int
+    """Rows of a full batch."""
+    mean: float
+    """Of the rows' lengths after padding."""
+    longest: int
+
+    @property
+    def number(self) -> int:
+        """The batches of a whole epoch."""
+        return math.ceil(self.rows / self.size)
+
+
+def batches(plan: Plan, split: str, processes: int = 1) -> Batches:
+    """What one process computes at a time on a split."""
+    settled, rows, trains = plan.settled, len(plan.data.splits[split]), split == "train"
+    size = min(settled[f"per_device_{'train' if trains else 'eval'}_batch_size"], rows)
+    lengths = np.asarray(plan.lengths.sample if plan.lengths else [1])
+    order = Order(
+        Rows(lengths, lengths),
+        strategy=str(settled.get("train_sampling_strategy")) if trains else "random",
+        batch=size * processes * settled.get("gradient_accumulation_steps", 1),
+        together=1,
+        seed=settled["seed"],
+        epoch=lambda: 0,
+    )
+    parts = np.split(lengths[order.visit(0)], range(size, len(lengths), size))
+    padded = sum(len(part) * int(part.max()) for part in parts)
+    return Batches(rows, size, padded / len(lengths), int(lengths.max()))
+
+
+def shortened(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of the same model with one block and few words; all blocks where it does not count them."""
+    short = copy.deepcopy(config)
+    if blocks := getattr(short, "num_hidden_layers", None):
+        for name, value in vars(short).items():
+            if isinstance(value, list) and len(value) == blocks:
+                setattr(short, name, value[:1])
+        short.num_hidden_layers = 1
+    if getattr(short, "vocab_size", 0) > 1000:
+        short.vocab_size = 1000
+        # An embedding refuses a padding id that is no word of its own.
+        short.pad_token_id = min(short.pad_token_id or 0, 999)
+    return short
+
+
+class Probe:
+    """Runs a plan's model on a device with random weights, or on imagined tensors without any."""
+
+    def __init__(self, plan: Plan, device: torch.device):
+        self.plan, self.device, self.fake = plan, device, FakeTensorMode()
+        task, rows = plan.recipe.task, plan.data.splits["train"][:1]
+        encoded = task.encode({role: rows[role] for role in task.roles if role in rows}, plan.processor)
+        example = {name: values[0] for name, values in encoded.items()} | {"labels": rows["label"][0]}
+        self.example: dict[str, Tensor] = task.collator(plan.processor)([example])
+        with torch.device("meta"):
+            self.imagined = self.model(plan.config)
+        with self.fake:
+            _imagine(self.imagined, device)
+
+    def model(self, config: PreTrainedConfig) -> nn.Module:
+        """The wrapped model of a configuration."""
+        recipe, config = self.plan.recipe, copy.deepcopy(config)
+        if recipe.model.attn_implementation:
+            config._attn_implementation = recipe.model.attn_implementation
+        bare = recipe.task.bare(config).to(getattr(torch, recipe.model.dtype))
+        if self.plan.settled.get("activation_checkpointing"):
+            bare.activation_checkpointing_enable()
+        return recipe.adapt.wrap(bare, anatomy(bare, self.plan.anatomy.head))
+
+    def batch(self, rows: int, length: int) -> dict[str, Tensor]:
+        """A batch like the collator's, of any size. All ids are 0, which every vocabulary has."""
+        made = {}
+        for name, tensor in self.example.items():
+            sizes: tuple[int, ...] = tensor.shape[1:]
+            if self.plan.lengths and name != "labels":
+                sizes = (length, *sizes[1:])
+            fill = torch.ones if name.endswith("mask") else torch.zeros
+            made[name] = fill((rows, *sizes), dtype=tensor.dtype, device=self.device)
+        return made
+
+    def objective(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """What training minimises, but for its scale."""
+        settled, task, kind = self.plan.settled, self.plan.recipe.task, self.plan.data.labels.kind
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        dtype = next((dtype for name, dtype in half.items() if settled.get(name)), None)
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            outputs = model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+        return task.losses(outputs["logits"], batch["labels"], kind, None, 0.0).sum()
+
+    def counts(self, rows: int, length: int, stage: Stage | None = None) -> Counts:
+        """What a batch takes, on imagined tensors; without a stage, what scoring it takes."""
+        model = self.imagined
+        with self.fake, only(model, stage.speeds if stage else ()), torch.set_grad_enabled(stage is not None):
+            model.train(stage is not None)
+            batch = self.batch(rows, length)
+            return count(model, lambda: self.objective(model, batch))
+
+    def timed(self, model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[float, float]:
+        """Seconds of a forward pass and, where gradients are enabled, of a backward pass."""
+        began = self.now()
+        value = self.objective(model, batch)
+        between = self.now()
+        if value.requires_grad:
+            value.backward()
+        model.zero_grad()
+        return between - began, self.now() - between
+
+    def now(self) -> float:
+        """A clock that waits for the device."""
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter()
+
+
+def _imagine(model: nn.Module, device: torch.device) -> None:
+    """Let a model on the meta device claim to be on another, under a FakeTensorMode.
+
+    Meta tensors would take other kernels, which keep other tensors for the backward pass.
+    """
+    made: dict[int, Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None and id(tensor) not in made:
+                    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+                    is_weight = isinstance(tensor, nn.Parameter)
+                    made[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_weight else empty
+                if tensor is not None:
+                    held[name] = made[id(tensor)]  # type: ignore[index,assignment]
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds for a unit of each kind of work on this device."""
+    """Seconds for an operation of each kind on this device, and for a parameter's update."""
 
+    still: float
     forward: float
     backward: float
-    drawn: float
     updated: float
-    """For a parameter: its gradient's norm, the optimizer's step."""
+    basis: str
 
     def seconds(self, counts: Counts) -> float:
-        """What both passes over a batch take."""
-        return self.forward * counts.forward + self.backward * counts.backward + self.drawn * counts.drawn
+        """What both passes take."""
+        return self.still * counts.still + self.forward * counts.forward + self.backward * counts.backward
+
+
+def pace(probe: Probe, train: Batches, trainable: int) -> Pace:
+    """Timed on a model with one block, on enough rows of the mean length; trainable: parameters."""
+    model = probe.model(shortened(probe.plan.config)).to(probe.device).train()
+    length = round(train.mean)
+    # Fewer tokens would run slower for each; more would take long on a CPU and be no faster.
+    rows = min(train.size, max(1, 1024 // length)) if probe.device.type == "cpu" else train.size
+    batch = probe.batch(rows, length)
+    counts = count(model, lambda: probe.objective(model, batch))
+    forward, backward = _medians(lambda: probe.timed(model, batch))
+    with torch.no_grad():
+        model.eval()
+        still, _ = _medians(lambda: probe.timed(model, batch))
+    all_forward = counts.still + counts.forward
+    speeds = f"{all_forward / forward / 1e9:.0f} and {counts.backward / backward / 1e9:.0f} GFLOP/s"
+    basis = f"one block went forward and back over {rows} x {length} tokens at {speeds}"
+    updated = _update_seconds(probe, trainable)
+    return Pace(still / all_forward, forward / all_forward, backward / counts.backward, updated, basis)
+
+
+def _update_seconds(probe: Probe, trainable: int) -> float:
+    """Seconds of an optimizer's step for each parameter, on as many as overflow the caches."""
+    number = min(8, 1 + (trainable >> 20))
+    pieces = [nn.Parameter(torch.zeros(1 << 20, device=probe.device)) for _ in range(number)]
+    optimizer = torch.optim.AdamW(pieces, fused=True)
+
+    def step() -> tuple[float]:
+        began = probe.now()
+        for piece in pieces:
+            piece.grad = torch.zeros_like(piece)
+        nn.utils.clip_grad_norm_(pieces, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return (probe.now() - began,)
+
+    return _medians(step)[0] / (number << 20)
+
+
+def _medians(measure: Callable[[], tuple[float, ...]]) -> list[float]:
+    """The medians of what is measured at least three times, and for half a second."""
+    found, began = [measure()], time.perf_counter()
+    while len(found) < 3 or time.perf_counter() - began < 0.5:
+        found.append(measure())
+    return [statistics.median(values) for values in zip(*found, strict=True)]
+
+
+def visits(plan: Plan, steps: int, processes: int) -> tuple[int, int]:
+    """How many evaluations and checkpoints a stage of some steps comes to, at the most."""
+    settled, found = plan.settled, []
+    epochs = math.ceil(steps / settings.steps_per_epoch(settled, len(plan.data.splits["train"]), processes))
+    every = {
+        "eval": settled.get("eval_steps") or settled.get("logging_steps", 500),
+        "save": settled.get("save_steps", 500),
+    }
+    for what, interval in every.items():
+        # Below 1 it is a part of all steps; the last step counts whatever the interval.
+        apart = interval if interval >= 1 else max(1, math.ceil(steps * interval))
+        by_steps = math.ceil(steps / apart)
+        found.append(
+            {"no": 0, "epoch": epochs, "steps": by_steps}.get(
+                str(settled[f"{what}_strategy"]), found[0] if found else 0
+            )
+        )
+    return found[0], found[1]
+
+
+def _stored(probe: Probe, moved: Collection[str]) -> tuple[int, int]:
+    """Bytes of a checkpoint's weights, which may be an adapter's only, and of the optimizer's state."""
+    plan, item = probe.plan, getattr(torch, probe.plan.recipe.model.dtype).itemsize
+    optimizer = str(plan.settled.get("optim", "adamw"))
+    kept = next((number for word, number in _MOMENTS.items() if word in optimizer), 2)
+    elements = sum(plan.sizes[name] for name in moved)
+    return (elements if hasattr(probe.imagined, "peft_config") else plan.parameters) * item, kept * elements * item
+
+
+def _seconds(probe: Probe, speed: Pace, processes: int) -> float:
+    plan, train = probe.plan, batches(probe.plan, "train", processes)
+    validation, test = batches(plan, "validation"), batches(plan, "test")
+    scored = probe.counts(validation.size, validation.longest)
+    token = speed.seconds(scored) / validation.size / validation.longest
+    scoring, final = (b.rows * b.mean * token + b.number * _PER_BATCH for b in (validation, test))
+    work, moved = scoring + final, set[str]()
+    for stage, steps in zip(plan.stages, steps_of(plan.stages, plan.steps), strict=True):
+        moved |= stage.speeds.keys()
+        counts = probe.counts(train.size, round(train.mean), stage)
+        batch = speed.seconds(counts) * train.rows / (train.number * train.size) + _PER_BATCH
+        step = batch * plan.settled.get("gradient_accumulation_steps", 1) + speed.updated * plan.trainable(stage)
+        evaluations, saves = visits(plan, steps, processes)
+        # Processes share the cores of a CPU, so that each goes slower; they share the rows of an evaluation too.
+        work += steps * step * (processes if probe.device.type == "cpu" else 1)
+        work += evaluations * scoring + saves * sum(_stored(probe, moved)) * _PER_BYTE
+    return work
+
+
+def _memory(probe: Probe, processes: int) -> int:
+    plan, train = probe.plan, batches(probe.plan, "train", processes)
+    on_cpu, validation = probe.device.type == "cpu", batches(plan, "validation")
+    scoring = probe.counts(validation.size, validation.longest).peak
+    worst, moved = 0, set[str]()
+    for stage in plan.stages:
+        moved |= stage.speeds.keys()
+        counts = probe.counts(train.size, train.longest, stage)
+        saved, moments = _stored(probe, moved)
+        # Where several train, each gathers its gradients once more for the exchange.
+        step = counts.peak + (plan.trainable(stage) * 4 if processes > 1 else 0)
+        if on_cpu:
+            step += int(_HOLES * counts.passing)
+            # The best weights are mapped from their file while the heap still has what a step took.
+            step += saved if plan.settled["load_best_model_at_end"] else 0
+        worst = max(worst, moments + max(step, scoring))
+    weights = plan.parameters * getattr(torch, plan.recipe.model.dtype).itemsize
+    return weights + worst
 
 
 def estimate(plan: Plan, processes: int = 1) -> Estimate:
-    """Measure what a run of the plan will cost; reads no weights and takes a few seconds.
+    """Measure what a run of the plan will cost; takes a few seconds and reads no weights.
 
-    processes: how many train together on this machine. The memory is that of each. The exchange of their
-    gradients is not counted, nor is what early stopping saves. On CUDA the same is computed without the
-    process's own memory; that was never compared with a measurement.
+    processes: how many train together on this machine; the memory is that of each. Not counted: the exchange
+    of gradients between them, and what early stopping saves. On CUDA the memory leaves out the process's
+    own; there it was never compared with a measurement.
     """
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     base = psutil.Process().memory_info().rss + _LATER if device.type == "cpu" else 0
-    batches = Batches(plan, processes)
-    stages = [(stage, Costs(plan, stage, batches, device)) for stage in plan.stages]
-    pace = measure(plan, batches, device)
-    seconds, memory, moved = 0.0, 0, set[str]()
-    steps = steps_of(plan.stages, plan.steps)
-    share = processes if device.type == "cpu" else 1  # processes share the cores
-    for (stage, costs), number in zip(stages, steps, strict=True):
-        moved |= stage.speeds.keys()
-        seconds += share * number * costs.step(pace)
-        ...
-    return Estimate(seconds, base + memory, "")
+    probe = Probe(plan, device)
+    speed = pace(probe, batches(plan, "train", processes), max(plan.trainable(stage) for stage in plan.stages))
+    basis = f"{speed.basis}, scaled by the operations of all steps; memory is counted on the longest batch."
+    return Estimate(_seconds(probe, speed, processes), base + _memory(probe, processes), basis)

@@ -19,8 +19,8 @@ def recipes() -> dict[str, Path]:
 def listing() -> dict[str, dict[str, str]]:
     """Everything that comes with hfadapt, by kind: its name and a sentence."""
     from hfadapt import discover
-    from hfadapt.methods.base import Adaptation
     from hfadapt.backbones.base import Family
+    from hfadapt.methods.base import Adaptation
     from hfadapt.tasks.base import Task
 
     tasks = discover.variants("hfadapt.tasks", Task)  # type: ignore[type-abstract]

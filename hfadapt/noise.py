@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Errors of transformers, datasets and huggingface_hub still show; their chatter does not."""
     import datasets
-    import huggingface_hub.utils as hub
+    from huggingface_hub import utils
     from transformers.utils import logging
 
+    hub: Any = utils
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     data_level, data_bars = datasets.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()
     hub_bars = hub.are_progress_bars_disabled()

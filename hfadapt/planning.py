@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hfadapt import settings
-from hfadapt.methods.base import Stage
 from hfadapt.backbones._source import load_config, locate
 from hfadapt.backbones.base import Anatomy, Source, anatomy
 from hfadapt.data.loading import Finding, Loaded, load
 from hfadapt.errors import HfadaptError, Problem, RecipeError, count, did_you_mean
+from hfadapt.methods.base import Stage
 from hfadapt.noise import quiet
 from hfadapt.recipe import Recipe
 from hfadapt.scoring.kinds import best_first, names_for

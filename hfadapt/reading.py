@@ -115,6 +115,9 @@ _HERE = {
     r"expected .+, but found '([]},])'": r"'\1' cannot stand here",
     r"found character '\\t' that cannot start any token": "a tab cannot stand here",
     "found character '(.)' that cannot start any token": r"a value in no quotes cannot begin with '\1'",
+    "found undefined alias '.+'": "a value in no quotes cannot begin with '*'",
+    "found unknown escape character '(.)'": r"'\\\1' is no escape; in single quotes a backslash is a backslash",
+    "expected the node content, but found '<stream end>'": "the text ends where a value should stand",
     "but found another document": "a recipe is one document, and '---' begins another",
 }
 """ruamel's words for mistakes where they stand, and ours."""
@@ -303,6 +306,7 @@ _EXPECTED = {
     "dict_type": "a mapping",
     "list_type": "a list",
     "string_type": "a text",
+    "string_unicode": "a text of whole characters",
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
@@ -325,11 +329,12 @@ def _owner(loc: list[str], document: _Document) -> tuple[str, list[str]]:
     if len(loc) == 1:
         return "A recipe", list(Recipe.model_fields)
     if loc[0] in {"task", "adapt"}:
-        package, base = {"task": ("hfadapt.tasks", Task), "adapt": ("hfadapt.methods", Adaptation)}[loc[0]]
+        base: Any = Task if loc[0] == "task" else Adaptation
         value = document.values[loc[0]]
         kind = value.get(base.tag) if isinstance(value, dict) else value
-        return f"'{kind}'", [base.tag, *discover.variants(package, base)[kind].model_fields]  # type: ignore[type-abstract]
-    section = {"model": Model, "data": Data}.get(loc[0])
+        package = "hfadapt.tasks" if loc[0] == "task" else "hfadapt.methods"
+        return f"'{kind}'", [base.tag, *discover.variants(package, base)[str(kind)].model_fields]
+    section: Any = {"model": Model, "data": Data}.get(loc[0])
     return loc[0].capitalize(), list(section.model_fields) if section else []
 
 

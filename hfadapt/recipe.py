@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import (
     BeforeValidator,
@@ -20,8 +20,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from hfadapt import discover
-from hfadapt.methods.base import Adaptation
 from hfadapt.errors import did_you_mean
+from hfadapt.methods.base import Adaptation
 from hfadapt.section import Section, Variant
 from hfadapt.settings import OURS_TO_SET, out_of_range, training_fields
 from hfadapt.tasks.base import Task
@@ -134,19 +134,23 @@ def _any_of(package: str, base: type[Variant], what: str) -> Any:
     def kind(value: Any) -> str:
         return str(value.pop("@", "") if isinstance(value, dict) else value.name)
 
-    members = tuple(Annotated[cls, Tag(name)] for name, cls in kinds.items())
+    members: Any = tuple(Annotated[cls, Tag(name)] for name, cls in kinds.items())
     union: Any = Annotated[Union[members], Discriminator(kind)]  # noqa: UP007 - known at run time only
     return Annotated[SerializeAsAny[union], BeforeValidator(known)]
 
 
-AnyTask = _any_of("hfadapt.tasks", Task, "task")
-AnyAdaptation = _any_of("hfadapt.methods", Adaptation, "method")
+if TYPE_CHECKING:
+    AnyTask = Task
+    AnyAdaptation = Adaptation
+else:
+    AnyTask = _any_of("hfadapt.tasks", Task, "task")
+    AnyAdaptation = _any_of("hfadapt.methods", Adaptation, "method")
 
 
 class Recipe(Section):
     """A task, a backbone, data and a way to adapt. `read` makes one from a file; Python may too."""
 
-    hfadapt: Literal[1] = FORMAT
+    hfadapt: Literal[1] = 1
     """The version of the recipe format."""
     task: AnyTask
     """What to learn: the name of a task, or a mapping with its `type` and options."""

@@ -7,8 +7,8 @@ from importlib.metadata import version
 from typing import Any
 
 from hfadapt import settings
-from hfadapt.methods.base import Stage
 from hfadapt.errors import count
+from hfadapt.methods.base import Stage
 from hfadapt.planning import Plan, label_counts
 
 _VERSIONS = ("hfadapt", "torch", "transformers", "accelerate", "peft", "datasets")
@@ -160,7 +160,8 @@ def _data_lines(plan: Plan) -> Iterator[str]:
         made = "" if data.made[name] == "given" else f"   [{data.made[name]}]"
         yield f"        {name:<10} {len(rows):>9,} rows   {shown}{more}{made}"
     if lengths:
-        yield f"        lengths: {lengths.median} tokens in the median, {lengths.longest:,} at most, cut to {lengths.limit}"
+        most = f"{lengths.longest:,} at most, cut to {lengths.limit}"
+        yield f"        lengths: {lengths.median} tokens in the median, {most}"
     if data.skipped:
         yield f"        {count(len(data.skipped), 'row')} skipped; see bad_rows.jsonl in the run folder"
 
@@ -184,6 +185,6 @@ def _tree_lines(plan: Plan) -> Iterator[str]:
             while rows and rows[0][1] == fate and name.startswith("blocks") and rows[0][0].startswith("blocks"):
                 last = rows.pop(0)[0]
             total, moves, rates = fate
-            title = name if last == name else f"{name} … {last}"
+            title = name if last == name else f"{name} … {last}, each"
             how = f"{size(moves)} at {', '.join(map(rate, rates))}" if moves else "frozen"
-            yield f"  {title:<26} {size(total):>7}   {how}"
+            yield f"  {title:<32} {size(total):>7}   {how}"

@@ -58,7 +58,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import random
 
     draw = random.Random(0)
-    words = "table chair window river stone bread paper cloud garden street".split()
+    words = ["table", "chair", "window", "river", "stone", "bread", "paper", "cloud", "garden", "street"]
     path = tmp_path_factory.mktemp("toy") / "toy.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -34,7 +34,11 @@ recipe = Recipe(
 run = hfadapt.adapt(hfadapt.plan(recipe), sys.argv[1] + "/run")
 text = json.dumps(schema())
 print(json.dumps({
-    "listed": ["headline-classification" in found["tasks"], "head-and-norms" in found["methods"], "mpnet" in found["families"]],
+    "listed": [
+        "headline-classification" in found["tasks"],
+        "head-and-norms" in found["methods"],
+        "mpnet" in found["families"],
+    ],
     "schema": ["headline-classification" in text, "head-and-norms" in text],
     "scores": sorted(run.scores["scores"]),
 }))

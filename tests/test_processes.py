@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -96,9 +97,7 @@ def test_two_processes_end_where_one_does(both):
 def test_two_processes_that_were_killed_go_on_bit_for_bit(recipe, both, tmp_path):
     _, (whole, scores, _) = both
     words = [str(recipe), "train.per_device_train_batch_size=4", "--processes", "2", "--out", str(tmp_path / "cut")]
-    process = subprocess.Popen(
-        command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    process = psutil.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "cut" / "log.jsonl"
     try:
         end = time.monotonic() + 200
@@ -106,7 +105,9 @@ def test_two_processes_that_were_killed_go_on_bit_for_bit(recipe, both, tmp_path
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.01)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        # The launcher puts its workers into sessions of their own.
+        for one in [*process.children(recursive=True), process]:
+            one.kill()
         process.wait()
     assert not (tmp_path / "cut" / "scores.json").exists()
     done = run("--resume", str(tmp_path / "cut"), "--processes", "2")
@@ -118,9 +119,7 @@ def test_two_processes_that_were_killed_go_on_bit_for_bit(recipe, both, tmp_path
 
 def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    from accelerate import PartialState
-
-    monkeypatch.setattr(PartialState, "num_processes", property(lambda self: 1), raising=False)
+    monkeypatch.setattr("accelerate.PartialState", lambda cpu: SimpleNamespace(num_processes=1))
     with pytest.raises(RunError, match="2 processes were started, but 1 would train together"):
         launching.check_joined()
 
@@ -140,7 +139,7 @@ def test_what_the_launcher_was_asked_for(line, asked):
 
 def test_one_process_where_two_were_asked_for_is_refused(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setattr(launching, "_launcher_arguments", lambda: "accelerate launch --num_processes 2".split())
+    monkeypatch.setattr(launching, "_launcher_arguments", lambda: ["accelerate", "launch", "--num_processes", "2"])
     with pytest.raises(RunError, match="launcher started one"):
         launching.set_up()
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import hfadapt
-from hfadapt.methods.base import Stage
 from hfadapt.errors import HfadaptError, RunError
+from hfadapt.methods.base import Stage
 from hfadapt.recipe import Recipe
 from hfadapt.training.stages import steps_of
 
@@ -270,7 +270,7 @@ def test_a_torn_checkpoint_is_passed_over(backbone, toy, tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run(dry, toy, tmp_path):
     train = {"learning_rate": 1e30, "max_grad_norm": 0.0, "optim": "sgd", "warmup_steps": 0}
-    with pytest.raises(RunError, match="not a finite number any more .* Lower train.learning_rate"):
+    with pytest.raises(RunError, match=r"not a finite number any more .* Lower train.learning_rate"):
         carry_out(recipe(dry, toy, train=train), tmp_path / "run")
     assert not (tmp_path / "run" / "scores.json").exists()
 

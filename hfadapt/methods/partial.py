@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from hfadapt.methods.base import Adaptation, Stage
 from hfadapt.errors import Problem, RecipeError, count
+from hfadapt.methods.base import Adaptation, Stage
 
 if TYPE_CHECKING:
     from torch import nn

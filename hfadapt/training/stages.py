@@ -14,8 +14,8 @@ from torch import nn
 from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from hfadapt.methods.base import Stage
 from hfadapt.errors import HfadaptError
+from hfadapt.methods.base import Stage
 from hfadapt.scoring.tally import Tally
 from hfadapt.settings import EARLY_STOPPING
 from hfadapt.training import checkpoints
@@ -120,6 +120,7 @@ def _arguments(training: Training, folder: Path, steps: int, seed: int) -> Train
             "label_names": ["labels"],
             "disable_tqdm": True,
             "report_to": settled.get("report_to", "none"),
+            "run_name": settled.get("run_name", f"{training.folder.parent.name}/{folder.name}"),
         }
     )
 
@@ -144,7 +145,7 @@ def _trainer(
         train_dataset=training.train,
         eval_dataset=training.validation,
         data_collator=training.collator,
-        compute_metrics=StreamedScores(training.loss, training.tally),
+        compute_metrics=StreamedScores(training.loss, training.tally, str(training.settled["metric_for_best_model"])),
     )
     for upstream in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(upstream)

@@ -48,9 +48,9 @@ class ExactLoss:
 class StreamedScores:
     """Trainer's `compute_metrics`, batch by batch, so that memory does not grow with the rows."""
 
-    def __init__(self, loss: ExactLoss, tally: Any):
-        """tally: makes a new, empty Tally."""
-        self.loss, self.fresh = loss, tally
+    def __init__(self, loss: ExactLoss, tally: Any, needed: str = ""):
+        """tally: makes a new, empty Tally; needed: the metric that picks the best checkpoint."""
+        self.loss, self.fresh, self.needed = loss, tally, needed
         self.last: Tally | None = None
         self._begin()
 
@@ -68,6 +68,9 @@ class StreamedScores:
         if not compute_result:
             return {}
         values = {name: score.value for name, score in self.tally.scores().items()}
+        if self.needed and self.needed != "loss":
+            # Equal predictions for all rows have no correlation, say; that must not end the run.
+            values.setdefault(self.needed, 0.0)
         # Under this name it replaces the Trainer's own, which is a mean of the batches' means.
         values["loss"] = self.total / self.items
         self.last = self.tally
@@ -95,6 +98,7 @@ class StageTrainer(Trainer):
         chances: of the rows, (rows,); moments: optimizer state of an earlier stage by parameter name."""
         self.speeds, self.strategy, self.order_seed, self.chances = speeds, strategy, seed, chances
         self.moments = dict(moments or {})
+        self.optimizer: torch.optim.Optimizer | None
         super().__init__(args=args, compute_loss_func=loss, **rest)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -108,21 +112,17 @@ class StageTrainer(Trainer):
             groups.setdefault((self.speeds.get(name, 1.0), decays), []).append(parameter)
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
         base = options.pop("lr", self.args.learning_rate)
-        self.optimizer = kind(
-            [
-                {"params": parameters, "lr": base * speed, "weight_decay": self.args.weight_decay if decays else 0.0}
-                for (speed, decays), parameters in sorted(groups.items(), key=lambda g: (-g[0][0], g[0][1]))
-            ],
-            lr=base,
-            **options,
-        )
-        for name, parameter in named.items():
-            if name in self.moments:
-                self.optimizer.state[parameter] = {
-                    key: value.clone() if isinstance(value, Tensor) else value
-                    for key, value in self.moments[name].items()
-                }
-        return self.optimizer
+        listed = [
+            {"params": parameters, "lr": base * speed, "weight_decay": self.args.weight_decay if decays else 0.0}
+            for (speed, decays), parameters in sorted(groups.items(), key=lambda g: (-g[0][0], g[0][1]))
+        ]
+        optimizer: torch.optim.Optimizer = kind(listed, lr=base, **options)
+        for name in named.keys() & self.moments.keys():
+            optimizer.state[named[name]] = {
+                key: value.clone() if isinstance(value, Tensor) else value for key, value in self.moments[name].items()
+            }
+        self.optimizer = optimizer
+        return optimizer
 
     def moments_by_name(self) -> dict[str, dict[str, Any]]:
         """The optimizer's state of every parameter that this or an earlier stage moved."""

@@ -12,8 +12,8 @@ import pytest
 
 import hfadapt
 from hfadapt import discover
-from hfadapt.methods.base import Adaptation
 from hfadapt.backbones.base import Family
+from hfadapt.methods.base import Adaptation
 from hfadapt.recipe import Recipe
 
 KINDS = sorted(f.model_types[0] for f in discover.facts("hfadapt.backbones", Family).values())
@@ -32,7 +32,8 @@ for folder in sys.argv[2:]:
     with torch.no_grad():
         logits = model.eval()(**tokenizer(texts, truncation=True, padding=True, return_tensors="pt")).logits
     answers = pipeline("text-classification", folder)(texts, truncation=True)
-    found[folder] = {"logits": logits.tolist(), "missing": sorted(info["missing_keys"]), "labels": [a["label"] for a in answers]}
+    labels = [a["label"] for a in answers]
+    found[folder] = {"logits": logits.tolist(), "missing": sorted(info["missing_keys"]), "labels": labels}
 assert "hfadapt" not in sys.modules
 json.dump(found, sys.stdout)
 """
