@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from hfadapt import card, settings
 from hfadapt.backbones.base import Anatomy, anatomy
 from hfadapt.errors import HfadaptError
 from hfadapt.folder import Run, clear, new_run, open_run, readable, scores_json
+from hfadapt.methods.base import Stage
 from hfadapt.noise import quiet
 from hfadapt.planning import Plan, last_layers, newly_initialised
 from hfadapt.scoring import baselines, evaluated
@@ -55,12 +56,10 @@ def adapt(
         simple = compare(plan) if journal.active else {}
         journal("baselines", scores=_plain(simple))
         set_seed(plan.settled["seed"])
-        model, parts = load_model(plan)
         started = time.monotonic()
-        wrapped = plan.recipe.adapt.wrap(model, parts)
-        stages = plan.recipe.adapt.stages(wrapped, parts)
+        wrapped, stages = build(plan)
         with _tracked(run):
-            train(wrapped, stages, training, journal, resume=bool(resume))
+            wrapped = train(wrapped, stages, training, journal, resume=bool(resume), rebuild=lambda: build(plan)[0])
         seconds = time.monotonic() - started
         if journal.active:
             plan.recipe.adapt.keep(wrapped, run.path)
@@ -147,7 +146,7 @@ def encode(plan: Plan, split: str) -> Rows:
 
 def encode_rows(task: Any, processor: Any, rows: Any, kind: str | None) -> Rows:
     """kind: of the targets in the rows' column `label`; None where they have none."""
-    from datasets import Sequence, Value
+    from datasets import List, Value
 
     encoded = rows.map(
         lambda batch: task.encode(batch, processor),
@@ -157,7 +156,7 @@ def encode_rows(task: Any, processor: Any, rows: Any, kind: str | None) -> Rows:
     )
     lengths = np.asarray([len(ids) for ids in encoded["input_ids"]]) if "input_ids" in encoded.column_names else None
     if kind is not None:
-        types = {"label": Value("int64"), "labels": Sequence(Value("float32")), "number": Value("float32")}
+        types = {"label": Value("int64"), "labels": List(Value("float32")), "number": Value("float32")}
         encoded = encoded.add_column("labels", rows["label"][:]).cast_column("labels", types[kind])
     return Rows(encoded, lengths)
 
@@ -201,6 +200,13 @@ def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
     if parts != plan.anatomy and plan.source.local:
         raise HfadaptError(f"'{plan.source.name}' changed since it was planned.")
     return model, parts
+
+
+def build(plan: Plan) -> tuple[torch.nn.Module, Sequence[Stage]]:
+    """The model that trains, changed as the adaptation wants it, and its stages."""
+    model, parts = load_model(plan)
+    wrapped = plan.recipe.adapt.wrap(model, parts)
+    return wrapped, plan.recipe.adapt.stages(wrapped, parts)
 
 
 def score(model: torch.nn.Module, plan: Plan, split: str, training: Training) -> dict[str, Score]:

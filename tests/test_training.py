@@ -224,6 +224,17 @@ def test_a_frozen_body_has_no_dropout(backbone, toy, tmp_path):
     assert torch.equal(one, two)
 
 
+def test_a_model_that_was_divided_is_rebuilt_between_stages(backbone, toy, tmp_path, monkeypatch):
+    """FSDP and DeepSpeed need devices; what follows their stages is tried here on a whole model."""
+    from hfadapt.training import stages
+
+    it = recipe(backbone("bert"), toy, adapt={"method": "lp-ft", "probe": 0.5}, train={"optim": "sgd"})
+    whole = carry_out(it, tmp_path / "whole")
+    monkeypatch.setattr(stages, "_is_divided", lambda trainer: True)
+    rebuilt = carry_out(it, tmp_path / "rebuilt")
+    assert distance(weights(whole), weights(rebuilt)) == 0.0
+
+
 class Killed(Exception):
     pass
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import nn
 from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -65,8 +66,20 @@ def steps_of(stages: Sequence[Stage], total: int) -> list[int]:
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def train(model: nn.Module, stages: Sequence[Stage], training: Training, journal: Journal, *, resume: bool) -> None:
-    """Train the model through the stages, in place; `resume` goes on from the newest whole checkpoint."""
+def train(
+    model: nn.Module,
+    stages: Sequence[Stage],
+    training: Training,
+    journal: Journal,
+    *,
+    resume: bool,
+    rebuild: Callable[[], nn.Module],
+) -> nn.Module:
+    """The model after all stages; `resume` goes on from the newest whole checkpoint.
+
+    rebuild: makes the model anew, as it was before training. FSDP and DeepSpeed divide a model's
+    parameters for good; the next stage starts from a whole one that is given the stage's outcome.
+    """
     steps = steps_of(stages, training.steps)
     folders = [training.folder / f"{i}-{stage.name}" for i, stage in enumerate(stages)]
     ended = [folder / _OUTCOME for folder in folders if resume and (folder / _OUTCOME).exists()]
@@ -79,22 +92,33 @@ def train(model: nn.Module, stages: Sequence[Stage], training: Training, journal
             watch = Watch(journal, stage.name, sum(steps[:i]), training.steps)
             trainer = _trainer(model, stage, training, arguments, watch, moments)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            moments = trainer.moments_by_name()
+            moments = {} if _is_divided(trainer) else trainer.moments_by_name()
         journal("stage done", stage=stage.name, best=trainer.state.best_metric)
-        if journal.active:
-            _keep(model, moments, folders[i])
+        _keep(trainer, moments, folders[i])
+        if _is_divided(trainer):
+            PartialState().wait_for_everyone()
+            model = rebuild()
+            _restore(model, folders[i] / _OUTCOME)
+    return model
 
 
-def _keep(model: nn.Module, moments: Mapping[str, dict[str, Any]], folder: Path) -> None:
+def _is_divided(trainer: StageTrainer) -> bool:
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
+def _keep(trainer: StageTrainer, moments: Mapping[str, dict[str, Any]], folder: Path) -> None:
     """Save what a stage ended with; its checkpoints have done their service.
 
     A Trainer that resumes at the last step, or where it stopped early, would train on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f"{_OUTCOME}.draft"
-    torch.save({"model": model.state_dict(), "moments": moments}, draft)
-    draft.rename(folder / _OUTCOME)
-    checkpoints.remove(folder)
+    # Every process takes part: where the model is divided, this gathers it.
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if PartialState().is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f"{_OUTCOME}.draft"
+        torch.save({"model": weights, "moments": moments}, draft)
+        draft.rename(folder / _OUTCOME)
+        checkpoints.remove(folder)
 
 
 def _restore(model: nn.Module, outcome: Path) -> dict[str, dict[str, Any]]:
