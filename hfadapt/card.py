@@ -48,7 +48,8 @@ def text(plan: Plan, scores: Scores, baselines: Mapping[str, Scores], cost: Mapp
         "",
         *_moved(plan),
         "",
-        f"{plan.steps:,} steps in {cost['train_seconds']:,} s; peak memory {cost['peak_memory_bytes'] / 2**30:.1f} GiB.",
+        f"{plan.steps:,} steps in {cost['train_seconds']:,} s; "
+        f"peak memory {cost['peak_memory_bytes'] / 2**30:.1f} GiB.",
         f"Versions: {', '.join(f'{name} {number}' for name, number in versions().items())}.",
         "",
         "## Use",

@@ -135,7 +135,8 @@ def _any_of(package: str, base: type[Variant], what: str) -> Any:
         return str(value.pop("@", "") if isinstance(value, dict) else value.name)
 
     members: Any = tuple(Annotated[cls, Tag(name)] for name, cls in kinds.items())
-    union: Any = Annotated[Union[members], Discriminator(kind)]  # noqa: UP007 - known at run time only
+    # The members are known at run time only.
+    union: Any = Annotated[Union[members], Discriminator(kind)]  # type: ignore[misc]  # noqa: UP007
     return Annotated[SerializeAsAny[union], BeforeValidator(known)]
 
 

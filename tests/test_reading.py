@@ -298,7 +298,7 @@ RECIPES = st.fixed_dictionaries(
 )
 
 
-@settings(CALM, max_examples=150)
+@settings(CALM, max_examples=100)
 @given(RECIPES)
 def test_a_dumped_recipe_reads_back_the_same(values):
     recipe = Recipe.model_validate(copy.deepcopy(values))
@@ -398,7 +398,7 @@ def test_any_override_is_applied_or_refused(tmp_path_factory, overrides):
     only_sentences(lambda: read(path, overrides))
 
 
-@settings(CALM, max_examples=300)
+@settings(CALM, max_examples=200)
 @given(values=RECIPES, draw=st.data())
 def test_a_spoilt_recipe_is_read_or_refused(values, draw):
     values = copy.deepcopy(values)

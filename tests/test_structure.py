@@ -14,7 +14,7 @@ PACKAGE = ROOT / "hfadapt"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "section", "noise", "__init__"},
+    {"errors", "section", "kind", "noise", "__init__"},
     {"discover", "upstream"},
     {"settings"},
     {"backbones"},

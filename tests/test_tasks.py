@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from hfadapt.data.labels import Labels
+from hfadapt.kind import IGNORED
 from hfadapt.recipe import Recipe
-from hfadapt.tasks.base import IGNORED
 from hfadapt.tasks.text_classification import TextClassification
 
 TWO = Labels("label", ("bad", "good"))

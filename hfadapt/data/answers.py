@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hfadapt.data.table import type_name
 
 if TYPE_CHECKING:
-    from hfadapt.tasks.base import Kind
+    from hfadapt.kind import Kind
 
 _DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hfadapt.tasks.base import Kind
+    from hfadapt.kind import Kind
 
 
 @dataclass(frozen=True)

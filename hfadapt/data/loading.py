@@ -34,8 +34,9 @@ from hfadapt.errors import DataError, Problem
 if TYPE_CHECKING:
     import datasets
 
+    from hfadapt.kind import Kind
     from hfadapt.recipe import Data
-    from hfadapt.tasks.base import Kind, Role
+    from hfadapt.tasks.base import Role
 
 _LOOK_AT = 1000
 """Targets that the kind of answer is told from."""

@@ -13,7 +13,7 @@ from hfadapt.data.local import SPLITS
 from hfadapt.errors import DataError, Problem, count
 
 if TYPE_CHECKING:
-    from hfadapt.tasks.base import Kind
+    from hfadapt.kind import Kind
 
 FREE = -1
 """The stratum of rows without a label."""

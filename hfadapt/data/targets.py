@@ -17,8 +17,8 @@ from hfadapt.data.table import type_name
 from hfadapt.errors import DataError, Problem
 
 if TYPE_CHECKING:
+    from hfadapt.kind import Kind
     from hfadapt.recipe import Data
-    from hfadapt.tasks.base import Kind
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfadapt.scoring.tally import Kind, Score, Tally
+from hfadapt.kind import Kind
+from hfadapt.scoring.tally import Score, Tally
 
 Floats = NDArray[np.float64]
 Model = Callable[["Texts"], Floats]

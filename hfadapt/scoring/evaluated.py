@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfadapt.errors import HfadaptError, Problem
-from hfadapt.scoring.kinds import Kind
+from hfadapt.kind import Kind
 
 TAKES = {"predictions", "references"}
 """The inputs that we can give; a metric that needs others is refused."""

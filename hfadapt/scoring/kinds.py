@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hfadapt.errors import HfadaptError, did_you_mean
+from hfadapt.kind import Kind
 from hfadapt.scoring import counting, moments
 
 Floats = NDArray[np.float64]
-
-Kind = Literal["label", "labels", "number"]
-"""What a row is given: one label, any number of labels, or a number."""
 
 PER_LABEL = ("f1", "precision", "recall")
 """Metrics of each label, named `f1[NAME]`."""

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfadapt.errors import HfadaptError, did_you_mean
+from hfadapt.kind import Kind
 from hfadapt.scoring import ranking
-from hfadapt.scoring.kinds import KINDS, Kind, best_first, names_for
+from hfadapt.scoring.kinds import KINDS, best_first, names_for
 from hfadapt.scoring.reservoir import Reservoir
 from hfadapt.scoring.sums import Sums
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from hfadapt.kind import IGNORED, Kind
 from hfadapt.section import Section
-from hfadapt.tasks.base import IGNORED, Kind, Task
+from hfadapt.tasks.base import Task
 
 if TYPE_CHECKING:
     import numpy as np

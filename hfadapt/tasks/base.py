@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from hfadapt.kind import Kind
 from hfadapt.section import Variant
 
 if TYPE_CHECKING:
@@ -16,12 +17,6 @@ if TYPE_CHECKING:
 
     from hfadapt.backbones.base import Source
     from hfadapt.data.labels import Labels
-
-Kind = Literal["label", "labels", "number"]
-"""What a row is answered with: one label, any number of labels, a number."""
-
-IGNORED = -100
-"""The target of an item that counts for nothing; transformers' and torch's convention."""
 
 
 @dataclass(frozen=True)

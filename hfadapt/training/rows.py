@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from hfadapt.tasks.base import IGNORED
+from hfadapt.kind import IGNORED
 
 _CHUNK = 50
 """How many batches are sorted by length together; upstream's LengthGroupedSampler uses the same."""

@@ -15,8 +15,9 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import seed_worker
 
 from hfadapt.data.labels import Labels
+from hfadapt.kind import IGNORED
 from hfadapt.scoring.tally import Tally
-from hfadapt.tasks.base import IGNORED, Task
+from hfadapt.tasks.base import Task
 from hfadapt.training.rows import Order, Rows
 
 _UNDECAYED = re.compile(r"(^|[._])(bias|norm|position|cls_token|class_embedding|mask_token|logit_scale|layer_scale)")
