@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import sys
@@ -26,7 +27,12 @@ _VERBS: dict[str, tuple[str, str]] = {
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one verb and exit: 0 done, 1 failed, 2 the user can mend it, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if any("=" not in word or word.startswith("-") for word in rest) or (rest and not hasattr(arguments, "changes")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes no more changes once an option has come
+        arguments.changes += rest
     verb: Callable[[argparse.Namespace], None] = globals()["_" + arguments.verb]
     try:
         verb(arguments)
@@ -71,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     run = made["run"]
     run.add_argument("--out", metavar="DIR", help="the run folder; default runs/NAME, never one that is taken")
     run.add_argument("--resume", metavar="DIR", help="go on with the interrupted run in this folder")
-    run.add_argument("--processes", type=int, metavar="N", help="how many train together; default one an accelerator")
+    run.add_argument(
+        "--processes", type=_at_least_one, metavar="N", help="how many train together; default one an accelerator"
+    )
     run.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     made["score"].add_argument("run", help="a run folder")
     made["score"].add_argument("changes", nargs="*", metavar="key=value", help=changes)
@@ -83,12 +91,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _at_least_one(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} processes are too few")
+    return number
+
+
 class _Parser(argparse.ArgumentParser):
     """One sentence on a mistake, with what was probably meant."""
 
     def error(self, message: str) -> NoReturn:
         if "invalid choice" in message:
-            word = message.split("'")[1]
+            word = str(ast.literal_eval(message.split("invalid choice: ")[1].rpartition(" (choose")[0]))
             message = f"There is no verb '{word}'. {did_you_mean(word, _VERBS)}"
         print(f"{self.prog}: {one_line(message)}  (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)

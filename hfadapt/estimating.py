@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import statistics
 import time
 import weakref
 from collections.abc import Callable, Collection, Mapping
@@ -23,6 +22,7 @@ from torch.utils.flop_counter import flop_registry
 from hfadapt import settings
 from hfadapt.backbones.base import anatomy
 from hfadapt.methods.base import Stage
+from hfadapt.noise import quiet
 from hfadapt.training.freezing import only
 from hfadapt.training.rows import Order, Rows
 from hfadapt.training.stages import steps_of
@@ -39,10 +39,10 @@ _LATER = 85_000_000
 _HOLES = 0.55
 """The part of the tensors that a forward pass lets go whose memory lies idle until the backward pass ends: glibc
 puts no aligned block into a hole of its own size. Measured on BERT and MiniLM: 0.5 to 0.9."""
-_PER_BATCH = 0.01
-"""Seconds around a batch: reading, padding, callbacks."""
-_PER_BYTE = 2.5e-9
-"""Seconds to write a byte of a checkpoint and to read it again for its digest, while the page cache takes it."""
+_PER_RUN, _PER_BATCH = 0.8, 0.01
+"""Seconds of the loop: to begin and to bootstrap the scores; to read and pad a batch."""
+_PER_NEW_BYTE, _PER_SAVED_BYTE = 2e-9, 2.5e-9
+"""Seconds to touch memory for the first time; to write a checkpoint to the page cache and to digest it."""
 
 _FLASH = "_scaled_dot_product_flash_attention"
 _FLOPS: dict[Any, Any] = flop_registry | {
@@ -141,10 +141,9 @@ class Batches:
     """Of the rows' lengths after padding."""
     longest: int
 
-    @property
-    def number(self) -> int:
-        """The batches of a whole epoch."""
-        return math.ceil(self.rows / self.size)
+    def seconds(self, token: float) -> float:
+        """To compute all rows once; token: seconds for a token."""
+        return self.rows * self.mean * token + math.ceil(self.rows / self.size) * _PER_BATCH
 
 
 def batches(plan: Plan, split: str, processes: int = 1) -> Batches:
@@ -289,10 +288,10 @@ def pace(probe: Probe, train: Batches, trainable: int) -> Pace:
     rows = min(train.size, max(1, 1024 // length)) if probe.device.type == "cpu" else train.size
     batch = probe.batch(rows, length)
     counts = count(model, lambda: probe.objective(model, batch))
-    forward, backward = _medians(lambda: probe.timed(model, batch))
+    forward, backward = _quickest(lambda: probe.timed(model, batch))
     with torch.no_grad():
         model.eval()
-        still, _ = _medians(lambda: probe.timed(model, batch))
+        still, _ = _quickest(lambda: probe.timed(model, batch))
     all_forward = counts.still + counts.forward
     speeds = f"{all_forward / forward / 1e9:.0f} and {counts.backward / backward / 1e9:.0f} GFLOP/s"
     basis = f"one block went forward and back over {rows} x {length} tokens at {speeds}"
@@ -315,85 +314,54 @@ def _update_seconds(probe: Probe, trainable: int) -> float:
         optimizer.zero_grad()
         return (probe.now() - began,)
 
-    return _medians(step)[0] / (number << 20)
+    return _quickest(step)[0] / (number << 20)
 
 
-def _medians(measure: Callable[[], tuple[float, ...]]) -> list[float]:
-    """The medians of what is measured at least three times, and for half a second."""
+def _quickest(measure: Callable[[], tuple[float, ...]]) -> list[float]:
+    """The least of what is measured at least three times, and for half a second: other programs only slow it."""
     found, began = [measure()], time.perf_counter()
     while len(found) < 3 or time.perf_counter() - began < 0.5:
         found.append(measure())
-    return [statistics.median(values) for values in zip(*found, strict=True)]
+    return [min(values) for values in zip(*found, strict=True)]
 
 
 def visits(plan: Plan, steps: int, processes: int) -> tuple[int, int]:
-    """How many evaluations and checkpoints a stage of some steps comes to, at the most."""
-    settled, found = plan.settled, []
+    """How many evaluations and how many checkpoints a stage of some steps comes to."""
+    settled = plan.settled
     epochs = math.ceil(steps / settings.steps_per_epoch(settled, len(plan.data.splits["train"]), processes))
-    every = {
-        "eval": settled.get("eval_steps") or settled.get("logging_steps", 500),
-        "save": settled.get("save_steps", 500),
-    }
-    for what, interval in every.items():
-        # Below 1 it is a part of all steps; the last step counts whatever the interval.
-        apart = interval if interval >= 1 else max(1, math.ceil(steps * interval))
-        by_steps = math.ceil(steps / apart)
-        found.append(
-            {"no": 0, "epoch": epochs, "steps": by_steps}.get(
-                str(settled[f"{what}_strategy"]), found[0] if found else 0
-            )
-        )
-    return found[0], found[1]
+
+    def times(strategy: object, every: float, best: int = 0) -> int:
+        # Below 1 it is a part of the steps; the last step counts whatever is left over.
+        by_steps = math.ceil(steps / every) if every >= 1 else math.ceil(1 / every)
+        return {"no": 0, "epoch": epochs, "steps": by_steps}.get(str(strategy), best)
+
+    evaluations = times(settled["eval_strategy"], settled.get("eval_steps") or settled.get("logging_steps", 500))
+    return evaluations, times(settled["save_strategy"], settled.get("save_steps", 500), evaluations)
 
 
 def _stored(probe: Probe, moved: Collection[str]) -> tuple[int, int]:
     """Bytes of a checkpoint's weights, which may be an adapter's only, and of the optimizer's state."""
     plan, item = probe.plan, getattr(torch, probe.plan.recipe.model.dtype).itemsize
     optimizer = str(plan.settled.get("optim", "adamw"))
-    kept = next((number for word, number in _MOMENTS.items() if word in optimizer), 2)
+    each = next((number for word, number in _MOMENTS.items() if word in optimizer), 2)
     elements = sum(plan.sizes[name] for name in moved)
-    return (elements if hasattr(probe.imagined, "peft_config") else plan.parameters) * item, kept * elements * item
+    return (elements if hasattr(probe.imagined, "peft_config") else plan.parameters) * item, each * elements * item
 
 
-def _seconds(probe: Probe, speed: Pace, processes: int) -> float:
-    plan, train = probe.plan, batches(probe.plan, "train", processes)
-    validation, test = batches(plan, "validation"), batches(plan, "test")
-    scored = probe.counts(validation.size, validation.longest)
-    token = speed.seconds(scored) / validation.size / validation.longest
-    scoring, final = (b.rows * b.mean * token + b.number * _PER_BATCH for b in (validation, test))
-    work, moved = scoring + final, set[str]()
-    for stage, steps in zip(plan.stages, steps_of(plan.stages, plan.steps), strict=True):
-        moved |= stage.speeds.keys()
-        counts = probe.counts(train.size, round(train.mean), stage)
-        batch = speed.seconds(counts) * train.rows / (train.number * train.size) + _PER_BATCH
-        step = batch * plan.settled.get("gradient_accumulation_steps", 1) + speed.updated * plan.trainable(stage)
-        evaluations, saves = visits(plan, steps, processes)
-        # Processes share the cores of a CPU, so that each goes slower; they share the rows of an evaluation too.
-        work += steps * step * (processes if probe.device.type == "cpu" else 1)
-        work += evaluations * scoring + saves * sum(_stored(probe, moved)) * _PER_BYTE
-    return work
+def _stage_memory(probe: Probe, stage: Stage, train: Batches, moved: Collection[str], processes: int) -> int:
+    """Bytes of a stage besides the weights."""
+    counts = probe.counts(train.size, train.longest, stage)
+    saved, moments = _stored(probe, moved)
+    # Where several train, each gathers its gradients once more to exchange them.
+    step = counts.peak + (probe.plan.trainable(stage) * 4 if processes > 1 else 0)
+    if probe.device.type == "cpu":
+        step += int(_HOLES * counts.passing)
+        # The best weights are mapped from their file while the heap still has what a step took.
+        step += saved if probe.plan.settled["load_best_model_at_end"] else 0
+    return moments + step
 
 
-def _memory(probe: Probe, processes: int) -> int:
-    plan, train = probe.plan, batches(probe.plan, "train", processes)
-    on_cpu, validation = probe.device.type == "cpu", batches(plan, "validation")
-    scoring = probe.counts(validation.size, validation.longest).peak
-    worst, moved = 0, set[str]()
-    for stage in plan.stages:
-        moved |= stage.speeds.keys()
-        counts = probe.counts(train.size, train.longest, stage)
-        saved, moments = _stored(probe, moved)
-        # Where several train, each gathers its gradients once more for the exchange.
-        step = counts.peak + (plan.trainable(stage) * 4 if processes > 1 else 0)
-        if on_cpu:
-            step += int(_HOLES * counts.passing)
-            # The best weights are mapped from their file while the heap still has what a step took.
-            step += saved if plan.settled["load_best_model_at_end"] else 0
-        worst = max(worst, moments + max(step, scoring))
-    weights = plan.parameters * getattr(torch, plan.recipe.model.dtype).itemsize
-    return weights + worst
-
-
+@quiet()
 def estimate(plan: Plan, processes: int = 1) -> Estimate:
     """Measure what a run of the plan will cost; takes a few seconds and reads no weights.
 
@@ -403,7 +371,23 @@ def estimate(plan: Plan, processes: int = 1) -> Estimate:
     """
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     base = psutil.Process().memory_info().rss + _LATER if device.type == "cpu" else 0
-    probe = Probe(plan, device)
-    speed = pace(probe, batches(plan, "train", processes), max(plan.trainable(stage) for stage in plan.stages))
-    basis = f"{speed.basis}, scaled by the operations of all steps; memory is counted on the longest batch."
-    return Estimate(_seconds(probe, speed, processes), base + _memory(probe, processes), basis)
+    probe, train = Probe(plan, device), batches(plan, "train", processes)
+    validation, test = batches(plan, "validation"), batches(plan, "test")
+    speed = pace(probe, train, max(map(plan.trainable, plan.stages)))
+    scored = probe.counts(validation.size, validation.longest)
+    token = speed.seconds(scored) / (validation.size * validation.longest)
+    seconds, extra, moved = _PER_RUN + validation.seconds(token) + test.seconds(token), scored.peak, set[str]()
+    for stage, steps in zip(plan.stages, steps_of(plan.stages, plan.steps), strict=True):
+        moved |= stage.speeds.keys()
+        counts = probe.counts(train.size, round(train.mean), stage)
+        epoch = train.seconds(speed.seconds(counts) / (train.size * round(train.mean)))
+        batch = epoch / math.ceil(train.rows / train.size)
+        step = batch * plan.settled.get("gradient_accumulation_steps", 1) + speed.updated * plan.trainable(stage)
+        evaluations, saves = visits(plan, steps, processes)
+        # Processes share the cores of a CPU; together they evaluate as fast as one.
+        seconds += steps * step * (processes if device.type == "cpu" else 1) + evaluations * validation.seconds(token)
+        seconds += saves * sum(_stored(probe, moved)) * _PER_SAVED_BYTE
+        extra = max(extra, _stage_memory(probe, stage, train, moved, processes))
+    extra += plan.parameters * getattr(torch, plan.recipe.model.dtype).itemsize
+    basis = f"{speed.basis}, scaled by the operations of all steps; memory is counted on the longest batch"
+    return Estimate(seconds + extra * _PER_NEW_BYTE, base + extra, basis)

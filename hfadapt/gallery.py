@@ -28,12 +28,14 @@ def listing() -> dict[str, dict[str, str]]:
     families = discover.modules("hfadapt.backbones")
     assert discover.facts("hfadapt.backbones", Family)
     builtin = Path(__file__).parent / "builtin"
+    data = {readme.parent.name: _heading(readme) for readme in builtin.glob("*/README.md")}
+    data |= {name: _first_line(module.__doc__) for name, module in discover.modules("hfadapt.builtin").items()}
     return {
         "recipes": {name: _first_comment(path) for name, path in recipes().items()},
         "tasks": {name: _first_line(kind.__doc__) for name, kind in tasks.items()},
         "methods": {name: _first_line(kind.__doc__) for name, kind in methods.items()},
         "families": {name: _first_line(module.__doc__) for name, module in families.items()},
-        "data": {f"builtin/{readme.parent.name}": _heading(readme) for readme in sorted(builtin.glob("*/README.md"))},
+        "data": {f"builtin/{name}": says for name, says in sorted(data.items())},
     }
 
 

@@ -112,6 +112,10 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
     problems += _misfits(recipe, data, settled)
     if problems:
         raise RecipeError(*problems)
+    steps = settings.total_steps(settled, len(data.splits["train"]), processes)
+    problems = [replace(p, where=recipe.origin(p.field)) for p in _rehearsed(recipe, data, settled, stages, steps)]
+    if problems:
+        raise RecipeError(*problems)
     return Plan(
         recipe=recipe,
         source=source,
@@ -123,7 +127,7 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         sizes={name: p.numel() for name, p in wrapped.named_parameters()},
         settled=settled,
         same_labels=same_labels,
-        steps=settings.total_steps(settled, len(data.splits["train"]), processes),
+        steps=steps,
         lengths=lengths,
         findings=(*data.findings, *_cut(lengths)),
     )
@@ -156,6 +160,7 @@ def skeleton(
         HfadaptError: the task's Auto class does not load such a checkpoint.
     """
     import torch
+    from safetensors import SafetensorError
 
     try:
         if source.local:
@@ -163,8 +168,10 @@ def skeleton(
         else:
             with torch.device("meta"):
                 model, found = recipe.task.bare(config), None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SafetensorError) as error:
+        damaged = isinstance(error, SafetensorError)
         reason = "it has no safetensors weights" if "safetensors" in str(error) else "its kind has no such head"
+        reason = "its weights are damaged" if damaged else reason
         says = f"'{source.name}' does not load through {recipe.task.auto_class}: {reason}."
         raise HfadaptError(Problem(says, "model")) from error
     if found is None:
@@ -203,6 +210,21 @@ def last_layers(model: PreTrainedModel) -> list[tuple[str, Any]]:
     modules = {name: model.get_submodule(name) for name in sorted(owners)}
     labels = model.config.num_labels
     return [(n, m) for n, m in modules.items() if isinstance(m, nn.Linear) and m.out_features == labels]
+
+
+def _rehearsed(
+    recipe: Recipe, data: Loaded, settled: Mapping[str, Any], stages: Sequence[Stage], steps: int
+) -> Iterator[Problem]:
+    """What would be refused only when training starts."""
+    from hfadapt.scoring import evaluated
+    from hfadapt.training.rehearsing import rehearse
+
+    yield from rehearse(settled, stages, steps)
+    for name in recipe.metrics:
+        try:
+            evaluated.load(name, data.labels.kind)
+        except HfadaptError as error:
+            yield from (replace(p, field="metrics") for p in error.problems)
 
 
 def _lengths(recipe: Recipe, data: Loaded, processor: Any) -> Lengths:

@@ -153,6 +153,9 @@ def _plain(node: Any, name: str, place: str, document: _Document, depth: int) ->
         says = "Anchors and aliases are not part of a recipe." if node.anchor else "It is nested too deeply."
         document.problems.append(Problem(says, name, where, "Write the value out." if node.anchor else ""))
         return None
+    if node.id != "scalar" and node.tag not in {"tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}:
+        document.problems.append(Problem(f"The tag '{node.tag}' is not part of a recipe.", name, where))
+        return None
     if node.id == "sequence":
         return [_plain(item, f"{name}.{i}", place, document, depth + 1) for i, item in enumerate(node.value)]
     if node.id == "mapping":
@@ -184,7 +187,7 @@ def _scalar(node: Any, name: str, where: str, document: _Document) -> Any:
         if tag == "null":
             return None
         if tag == "bool":
-            return text.lower() == "true"
+            return text.lower() in {"true", "yes", "on", "y"}
         if tag == "int":
             digits = text.replace("_", "")
             return int(digits, 0) if re.match(r"[-+]?0[xob]", digits) else int(digits)
@@ -238,18 +241,24 @@ def build(document: _Document, name: str, text: str) -> Recipe:
     """
     problems = list(document.problems)
     version = document.values.get("hfadapt", FORMAT)
-    if version != FORMAT:
+    if type(version) is not int or version != FORMAT:
         says = f"This recipe is of format {version!r}; this hfadapt reads format {FORMAT}."
         problems.append(Problem(says, "hfadapt", _where(document, ["hfadapt"])))
     try:
         recipe = Recipe.model_validate({**document.values, "hfadapt": FORMAT})
     except ValidationError as error:
-        problems += list(_problems(error, document))
+        refused = [p.field for p in document.problems if p.field]
+        problems += [p for p in _problems(error, document) if not any(_touch(p.field, field) for field in refused)]
     if problems:
         raise RecipeError(*sorted(problems, key=_line))
     recipe._name, recipe._text = name, text
     recipe._origins = document.origins
     return recipe
+
+
+def _touch(one: str, other: str) -> bool:
+    """Whether two dotted fields are the same, or one is inside the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def _problems(error: ValidationError, document: _Document) -> Iterable[Problem]:
@@ -262,17 +271,29 @@ def _problems(error: ValidationError, document: _Document) -> Iterable[Problem]:
         loc = [str(part) for part in detail["loc"]]
         if loc and loc[0] in {"task", "adapt"} and len(loc) > 1:
             del loc[1]  # the tag of the variant, which the file need not spell
-        loc = [
-            part
-            for part in loc
-            if not part.startswith(("constrained-", "list[", "dict[", "literal[", "function-")) and part not in _ARMS
-        ]
+        loc = _spelt(loc, document.values)
         says = _sentence(detail, loc, document)
         field = ".".join(loc)
         if (first := found.get(field)) and detail["type"] not in _OWN:
             says = f"{first.says.removesuffix('.')}, or {says.rpartition('it should ')[2].removeprefix('be ')}"
         found[field] = Problem(says, field, _where(document, loc))
-    return found.values()
+    # A value that has the right shape for one arm of a union is not told of the others.
+    return [p for field, p in found.items() if not any(other.startswith(f"{field}.") for other in found)]
+
+
+def _spelt(loc: list[str], values: Any) -> list[str]:
+    """A place as the file spells it, without what pydantic adds for each arm of a union."""
+    kept: list[str] = []
+    for part in loc:
+        inside = isinstance(values, dict) and part in values
+        if not inside and (part in _ARMS or re.match(r"(constrained-|list\[|dict\[|literal\[|function-)", part)):
+            continue
+        kept.append(part)
+        if isinstance(values, list) and part.isdigit() and int(part) < len(values):
+            values = values[int(part)]
+        else:
+            values = values[part] if inside else None
+    return kept
 
 
 _OWN = {"refused", "peft", "unknown", "untagged", "both", "slice", "encoding"}
@@ -333,9 +354,15 @@ def _owner(loc: list[str], document: _Document) -> tuple[str, list[str]]:
         value = document.values[loc[0]]
         kind = value.get(base.tag) if isinstance(value, dict) else value
         package = "hfadapt.tasks" if loc[0] == "task" else "hfadapt.methods"
-        return f"'{kind}'", [base.tag, *discover.variants(package, base)[str(kind)].model_fields]
-    section: Any = {"model": Model, "data": Data}.get(loc[0])
-    return loc[0].capitalize(), list(section.model_fields) if section else []
+        section: Any = discover.variants(package, base)[str(kind)]
+        owner, known = f"'{kind}'", [base.tag, *section.model_fields]
+    else:
+        section = {"model": Model, "data": Data}.get(loc[0])
+        owner, known = loc[0].capitalize(), list(section.model_fields) if section else []
+    for part in loc[1:-1]:
+        section = section.model_fields[part].annotation
+        owner, known = section.__name__, list(section.model_fields)
+    return owner, known
 
 
 def _where(document: _Document, loc: list[str]) -> str:

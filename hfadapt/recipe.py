@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import (
@@ -184,23 +185,33 @@ class Recipe(Section):
         _raise(errors)
         return values
 
-    @field_validator("data")
+    @field_validator("data", mode="wrap")
     @classmethod
-    def _columns_of_the_task(cls, data: Data, info: ValidationInfo) -> Data:
-        task = info.data.get("task")
-        if task is not None:
-            known = {*Data.model_fields, *task.roles}
-            errors = [
-                (key, f"Data has no '{key}'. {did_you_mean(key, known, listing=False)}".strip())
-                for key in data.columns
-                if key not in task.roles
-            ]
-            errors += [
-                (key, f"Expected the name of a column, got {column!r}.")
-                for key, column in data.columns.items()
-                if key in task.roles and not (isinstance(column, str) and column)
-            ]
-            _raise(errors)
+    def _columns_of_the_task(cls, value: Any, check: Any, info: ValidationInfo) -> Data:
+        """Both what is wrong with the section's fields and with the columns it names."""
+        tasks = [info.data["task"]] if "task" in info.data else discover.variants("hfadapt.tasks", Task).values()
+        roles = {role for task in tasks for role in task.roles}
+        named = value.columns if isinstance(value, Data) else value if isinstance(value, dict) else {}
+        columns = {key: column for key, column in named.items() if key not in Data.model_fields}
+        known = {*Data.model_fields, *roles}
+        errors = [
+            (key, f"Data has no '{key}'. {did_you_mean(key, known, listing=False)}".strip())
+            for key in columns
+            if key not in roles
+        ]
+        errors += [
+            (key, f"Expected the name of a column, got {column!r}.")
+            for key, column in columns.items()
+            if key in roles and not (isinstance(column, str) and column)
+        ]
+        data: Data | None = None
+        others: list[Any] = []
+        try:
+            data = check(value)
+        except ValidationError as error:
+            others = error.errors()
+        _raise(errors, others)
+        assert data is not None
         return data
 
     @property
@@ -231,19 +242,27 @@ class Recipe(Section):
 
     def dump(self) -> str:
         """The recipe as YAML, without what was left at its default."""
-        import yaml
+        from io import StringIO
 
-        values = self.model_dump(exclude_unset=True, exclude_defaults=False)
-        return yaml.safe_dump({"hfadapt": self.hfadapt, **values}, sort_keys=False, allow_unicode=True)
+        from ruamel.yaml import YAML
+
+        # The writer must know the same YAML 1.2 as the reader: to PyYAML the word 2e-5 needs no quotes.
+        yaml, stream = YAML(typ="safe", pure=True), StringIO()
+        yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+        yaml.dump({"hfadapt": self.hfadapt, **self.model_dump(exclude_unset=True)}, stream)
+        return stream.getvalue()
 
 
-def _raise(errors: list[tuple[str, str]]) -> None:
-    """Raise all (key, sentence) as one pydantic error, each at its own key."""
-    if errors:
-        details: list[InitErrorDetails] = [
-            {"type": PydanticCustomError("refused", "{says}", {"says": says}), "loc": (key,), "input": None}
-            for key, says in errors
-        ]
+def _raise(errors: list[tuple[str, str]], others: Sequence[Any] = ()) -> None:
+    """Raise all (key, sentence), and what pydantic found besides, as one error, each at its own place."""
+    details: list[InitErrorDetails] = [
+        {"type": PydanticCustomError("refused", "{says}", {"says": says}), "loc": (key,), "input": None}
+        for key, says in errors
+    ]
+    for other in others:
+        kind = PydanticCustomError(other["type"], "{says}", {**other.get("ctx", {}), "says": other["msg"]})
+        details.append({"type": kind, "loc": other["loc"], "input": other["input"]})
+    if details:
         raise ValidationError.from_exception_data("Recipe", details)
 
 

@@ -88,7 +88,16 @@ _POSITIVE = (
     "logging_steps",
     "early_stopping_patience",
 )
-_NOT_NEGATIVE = ("weight_decay", "warmup_steps", "max_grad_norm", "seed", "early_stopping_threshold")
+_NOT_NEGATIVE = (
+    "weight_decay",
+    "warmup_steps",
+    "max_grad_norm",
+    "seed",
+    "early_stopping_threshold",
+    "dataloader_num_workers",
+    "adam_epsilon",
+)
+_BELOW_ONE = ("label_smoothing_factor", "adam_beta1", "adam_beta2")
 
 
 def out_of_range(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -96,12 +105,14 @@ def out_of_range(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in values.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
-        if key in _POSITIVE and not value > 0:
+        if key in _POSITIVE and not 0 < value < math.inf:
             yield key, f"{value} is not a number above 0."
-        elif key in _NOT_NEGATIVE and not value >= 0:
+        elif key in _NOT_NEGATIVE and not 0 <= value < math.inf:
             yield key, f"{value} is not 0 or more."
-        elif key == "label_smoothing_factor" and not 0 <= value < 1:
+        elif key in _BELOW_ONE and not 0 <= value < 1:
             yield key, f"{value} is not in the range from 0 to 1."
+        elif key == "seed" and value >= 2**32:
+            yield key, f"{value} is not below 2^32."
     strategy = values.get("train_sampling_strategy", SAMPLING[0])
     if isinstance(strategy, str) and strategy not in SAMPLING:
         yield "train_sampling_strategy", f"'{strategy}' is not accepted. {did_you_mean(strategy, SAMPLING)}"

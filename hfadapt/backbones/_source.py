@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,8 +39,12 @@ def locate(name: str, revision: str | None = None, trust_remote_code: bool = Fal
     Raises:
         HfadaptError: the folder holds no checkpoint, or an embedded one is not what was published.
     """
-    options: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
-    path = Path(name).expanduser()
+    # Where nothing is said, transformers asks on the terminal.
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:
+        raise HfadaptError(Problem(f"There is no folder '{name}'.", "model")) from None
     if path.is_dir():
         if not (path / "config.json").exists():
             raise HfadaptError(Problem(f"The folder '{name}' holds no config.json.", "model"))
@@ -70,9 +75,14 @@ def _installed(name: str) -> str | None:
 
 def _cached(name: str, revision: str | None) -> bool:
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = (try_to_load_from_cache(name, file, revision=revision) for file in ("model.safetensors", "config.json"))
-    return all(isinstance(path, str) for path in found)
+    files = ("model.safetensors", "config.json")
+    try:
+        return all(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in files)
+    except HFValidationError:
+        says = f"'{name}' is neither a local folder nor a model on the Hub."
+        raise HfadaptError(Problem(says, "model", hint=_LOOK)) from None
 
 
 def load_config(source: Source) -> Any:
@@ -86,11 +96,13 @@ def load_config(source: Source) -> Any:
     try:
         return AutoConfig.from_pretrained(source.path, **source.options)
     except (OSError, ValueError) as error:
-        raise HfadaptError(Problem(*_why(source, error), hint=_remedy(source))) from error
+        raise HfadaptError(Problem(*_why(source, error), hint=_remedy(source, error))) from error
 
 
 def _why(source: Source, error: Exception) -> tuple[str, str]:
     text = f"{error} {error.__cause__ or ''}"
+    if Path(source.path).is_dir() and not is_json(Path(source.path) / "config.json"):
+        return f"The config.json of '{source.name}' is not JSON.", "model"
     if "trust_remote_code" in text:
         return f"'{source.name}' needs Python code of its own, which hfadapt does not run unasked.", "model"
     if "model type" in text or "model_type" in text:
@@ -102,8 +114,24 @@ def _why(source: Source, error: Exception) -> tuple[str, str]:
     return f"'{source.name}' is not on this machine, and the Hub cannot be reached.", "model"
 
 
-def _remedy(source: Source) -> str:
+def is_json(path: Path) -> bool:
+    """Whether a file holds JSON."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+_LOOK = "Check the name, `hf auth login` for a private one, or give the path of a folder."
+
+
+def _remedy(source: Source, error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return f"If you trust it, say `model: {{name: {source.name}, trust_remote_code: true}}`."
+    if Path(source.path).is_dir():
+        return ""
     if source.name in EMBEDDED:
         return f"Install it: pip install 'hfadapt[{EMBEDDED[source.name].extra}]'."
     near = did_you_mean(source.name, EMBEDDED, listing=False)
-    return near or "Check the name, `hf auth login` for a private one, or give the path of a folder."
+    return near or _LOOK

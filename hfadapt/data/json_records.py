@@ -67,7 +67,7 @@ class JsonLines(JsonRecords):
             if not line.strip(_SPACE):
                 continue
             try:
-                value = json.loads(line)
+                value = json.loads(line.rstrip("\r\n"))
             except (ValueError, RecursionError) as error:
                 bad.append(BadRow(self.shown, number, f"The line is not JSON: {_reason(error)}."))
             else:

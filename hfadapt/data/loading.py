@@ -97,7 +97,9 @@ def load(
     labels, understood = targets.understand(raw, answered, data, listed=listed, known=known_labels)
     bad = {split: _bad(its, understood[split], files) for split, its in read.items()}
     usable = {split: _usable(its, understood[split]) for split, its in read.items()}
-    skipped = _settled(bad, read, data, targets.constant(usable["train"].ids, labels))
+    skipped = _settled(bad, read, data)
+    if same := targets.constant(usable["train"].ids, labels):
+        raise DataError(*same)
 
     divided = _divided(usable, chosen, labels, seed)
     finished = building.finish(divided, target, list(chosen_columns), labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +10,7 @@ from pydantic import ConfigDict, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from hfadapt import upstream
+from hfadapt.errors import HfadaptError, Problem
 from hfadapt.methods.base import Adaptation, Stage
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ class PeftAdaptation(Adaptation):
     @model_validator(mode="after")
     def _upstream_fields(self) -> PeftAdaptation:
         known = {k: v for k, v in upstream.fields(self.config).items() if k not in self.ours}
-        name = self.config.partition(":")[2]
+        name, given = self.config.partition(":")[2], self.__pydantic_extra__ or {}
         errors: list[InitErrorDetails] = [
             {"type": PydanticCustomError("peft", "{says}", {"says": says}), "loc": (key,), "input": None}
-            for key, says in upstream.wrong(self.__pydantic_extra__ or {}, known, name)
+            for key, says in (*upstream.wrong(given, known, name), *_out_of_range(given))
         ]
         if errors:
             raise ValidationError.from_exception_data(name, errors)
@@ -50,14 +51,17 @@ class PeftAdaptation(Adaptation):
 
         options: dict[str, Any] = dict(self.__pydantic_extra__ or {})
         linear = anatomy.linear_layers(model)
-        options.setdefault("target_modules", sorted(linear))
+        _check_targets(options.setdefault("target_modules", sorted(linear)), model)
         if any(isinstance(model.get_submodule(name), Conv1D) for name in linear):
             options.setdefault("fan_in_fan_out", True)
-        config = getattr(peft, self.config.partition(":")[2])(
+        config: Any = getattr(peft, self.config.partition(":")[2])(
             modules_to_save=anatomy.head_modules(), inference_mode=False, **options
         )
         on_meta = next(model.parameters()).is_meta
-        return peft.get_peft_model(model, config, low_cpu_mem_usage=on_meta)  # type: ignore[arg-type]
+        try:
+            return peft.get_peft_model(model, config, low_cpu_mem_usage=on_meta)  # type: ignore[arg-type]
+        except (ValueError, TypeError) as error:
+            raise HfadaptError(Problem(f"peft refuses this: {str(error).rstrip('.')}.", "adapt")) from error
 
     def stages(self, model: nn.Module, anatomy: Anatomy) -> Sequence[Stage]:
         """One stage in which the adapters and the head move."""
@@ -75,3 +79,21 @@ class PeftAdaptation(Adaptation):
     def finish(self, model: nn.Module) -> nn.Module:
         """Merge the adapters into the weights."""
         return model.merge_and_unload()  # type: ignore[operator,no-any-return]
+
+
+def _out_of_range(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, sentence) for numbers that no adapter can have."""
+    for key, value in options.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if key in {"r", "lora_alpha"} and value <= 0:
+            yield key, f"{value} is not a number above 0."
+        elif key.endswith("dropout") and not 0 <= value <= 1:
+            yield key, f"{value} is not in the range from 0 to 1."
+
+
+def _check_targets(targets: Any, model: nn.Module) -> None:
+    names = [name for name, _ in model.named_modules()]
+    for target in targets if isinstance(targets, list) else ():
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise HfadaptError(Problem(f"The backbone has no module '{target}'.", "adapt.target_modules"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from hfadapt.errors import Problem, RecipeError, count
@@ -34,20 +34,17 @@ class Partial(Adaptation):
     def _one_of_two(self) -> Partial:
         if self.top is not None and self.blocks is not None:
             raise PydanticCustomError("both", "Give 'top' or 'blocks', not both.")
-        self._range()
         return self
 
-    def _range(self) -> slice:
-        if self.blocks is None:
-            return slice(-(self.top or 2), None)
-        bounds = self.blocks.split(":")
+    @field_validator("blocks")
+    @classmethod
+    def _a_slice(cls, blocks: str | None) -> str | None:
         try:
-            start, stop = (int(bound) if bound.strip() else None for bound in bounds)
+            _slice(blocks or ":")
         except ValueError:
-            raise PydanticCustomError(
-                "slice", "'{blocks}' is not a slice of blocks such as '4:6' or '-2:'.", {"blocks": self.blocks}
-            ) from None
-        return slice(start, stop)
+            says = "'{blocks}' is not a slice of blocks such as '4:6' or '-2:'."
+            raise PydanticCustomError("slice", says, {"blocks": blocks}) from None
+        return blocks
 
     def stages(self, model: nn.Module, anatomy: Anatomy) -> Sequence[Stage]:
         """One stage.
@@ -58,10 +55,16 @@ class Partial(Adaptation):
         there = count(len(anatomy.blocks), "block")
         if self.top is not None and self.top > len(anatomy.blocks):
             raise RecipeError(Problem(f"{self.top} is too many: the backbone has {there}.", "adapt.top"))
-        chosen = anatomy.blocks[self._range()]
+        chosen = anatomy.blocks[_slice(self.blocks) if self.blocks else slice(-(self.top or 2), None)]
         if not chosen:
             raise RecipeError(Problem(f"'{self.blocks}' holds no block: the backbone has {there}.", "adapt.blocks"))
         names = [name for block in chosen for name in block.parameters]
         if chosen[-1] is anatomy.blocks[-1]:
             names += anatomy.after
         return [Stage("partial", dict.fromkeys([*names, *anatomy.head], 1.0))]
+
+
+def _slice(text: str) -> slice:
+    """`4:6` as a slice; ValueError for anything else."""
+    start, stop = (int(bound) if bound.strip() else None for bound in text.split(":"))
+    return slice(start, stop)

@@ -59,7 +59,8 @@ class Classification(Task):
         """The kind that the recipe names, else multi-label for lists and single-label for the rest."""
         if self.problem_type:
             return _KINDS[self.problem_type]
-        return "labels" if separator or any(isinstance(value, list | tuple) for value in target) else "label"
+        lists = sum(isinstance(value, list | tuple) for value in target)
+        return "labels" if separator or lists * 2 > len(target) else "label"
 
     def score(self, kind: Kind) -> str:
         """Macro F1, which a rare label moves as much as a common one; Pearson's r for a number."""

@@ -41,6 +41,10 @@ class TextTask(Classification):
         except (OSError, ValueError, KeyError) as error:
             says = f"'{source.name}' has no tokenizer that transformers can load."
             raise HfadaptError(Problem(says, "model", hint="Save one into its folder.")) from error
+        if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
+            # What transformers makes up for a folder that has none.
+            says = f"'{source.name}' has no tokenizer that transformers can load."
+            raise HfadaptError(Problem(says, "model", hint="Save one into its folder."))
         if tokenizer.pad_token_id is None:
             if tokenizer.eos_token is None:
                 raise HfadaptError(
