@@ -125,7 +125,6 @@ def test_a_run_has_at_least_one_process(number, hfadapt, monkeypatch):
     assert hfadapt("run", "no.yaml", "--processes", number)[0] == 2
 
 
-@pytest.mark.xfail(reason="argparse shows the name of a function (cli.py, _at_least_one)", strict=True)
 def test_a_wrong_number_is_told_in_words(hfadapt):
     assert "_" not in hfadapt("run", "my.yaml", "--processes", "two")[2]
 

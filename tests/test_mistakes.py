@@ -182,13 +182,10 @@ LATE = [
     ["train.max_steps=1", "adapt=lp-ft"],
     ["metrics=[no-such-metric]"],
 ]
-"""Likewise, but only the run finds out, after the plan was shown; most of it with a traceback."""
-FOUND_LATE = pytest.mark.xfail(reason="only the run finds out (planning.py, plan)", strict=True)
+"""What upstream would refuse only once training starts."""
 
 
-@pytest.mark.parametrize(
-    "changes", [*IMPOSSIBLE, *(pytest.param(changes, marks=FOUND_LATE) for changes in LATE)], ids=" ".join
-)
+@pytest.mark.parametrize("changes", [*IMPOSSIBLE, *LATE], ids=" ".join)
 def test_the_plan_refuses_what_a_run_cannot_do(changes, say, place):
     (place / "good.yaml").write_text("\n".join(GOOD))
     status, _, complaints = say("plan", "good.yaml", *changes)
