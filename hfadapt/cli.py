@@ -25,6 +25,10 @@ _VERBS: dict[str, tuple[str, str]] = {
 }
 
 
+_MOST_PROBLEMS = 30
+"""How many problems are told at once."""
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one verb and exit: 0 done, 1 failed, 2 the user can mend it, 130 interrupted."""
     parser = _parser()
@@ -56,8 +60,10 @@ def _complain(problems: Sequence[Problem], as_json: bool) -> None:
     if as_json:
         listed = [{"where": p.where, "field": p.field, "says": p.says, "hint": p.hint} for p in problems]
         print(json.dumps({"errors": listed}, ensure_ascii=False))
-    for problem in problems:
+    for problem in problems[:_MOST_PROBLEMS]:
         print(problem, file=sys.stderr)
+    if len(problems) > _MOST_PROBLEMS:
+        print(f"and {len(problems) - _MOST_PROBLEMS:,} more", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from hfadapt.errors import Problem, RecipeError, did_you_mean, one_line
 from hfadapt.recipe import FORMAT, Data, Model, Recipe
 
 COMMAND_LINE = "command line"
-_MOST_BYTES = 1_000_000
+_MOST_BYTES = 64_000
 _DEEPEST = 20
 
 

@@ -107,7 +107,7 @@ def out_of_range(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             continue
         if key in _POSITIVE and not 0 < value < math.inf:
             yield key, f"{value} is not a number above 0."
-        elif key in _NOT_NEGATIVE and not 0 <= value < math.inf:
+        elif key in _NOT_NEGATIVE and not 0 <= value < math.inf and (key, value) != ("max_grad_norm", math.inf):
             yield key, f"{value} is not 0 or more."
         elif key in _BELOW_ONE and not 0 <= value < 1:
             yield key, f"{value} is not in the range from 0 to 1."

@@ -43,9 +43,10 @@ def locate(name: str, revision: str | None = None, trust_remote_code: bool = Fal
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
         path = Path(name).expanduser()
-    except RuntimeError:
+        is_folder = path.is_dir()
+    except (RuntimeError, OSError):  # no such user, or a name too long for a file
         raise HfadaptError(Problem(f"There is no folder '{name}'.", "model")) from None
-    if path.is_dir():
+    if is_folder:
         if not (path / "config.json").exists():
             raise HfadaptError(Problem(f"The folder '{name}' holds no config.json.", "model"))
         return Source(name, str(path), options)
