@@ -1,0 +1,43 @@
+"""What the README shows is so: its recipe reads, its mistakes are told, its tables name what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hfadapt import discover
+from hfadapt.errors import RecipeError
+from hfadapt.methods.base import Adaptation
+from hfadapt.reading import read
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_recipe_reads(tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "my.yaml").write_text(text, encoding="utf-8")
+    recipe = read(tmp_path / "my.yaml", ["adapt=linear-probe", "train.seed=3"])
+    assert recipe.adapt.name == "linear-probe" and recipe.train["learning_rate"] == 5e-4
+    wrong = text.replace("text: review", "vaildation: 0.1, text: review").replace("learning_rate", "learning_rat")
+    (tmp_path / "my.yaml").write_text(wrong, encoding="utf-8")
+    with pytest.raises(RecipeError) as said:
+        read(tmp_path / "my.yaml")
+    shown = re.findall(r"^my\.yaml:\d+: (.*)$", README, re.MULTILINE)
+    assert len(shown) == 2
+    assert [str(problem).partition(": ")[2] for problem in said.value.problems] == shown
+
+
+def test_the_methods_are_all_there():
+    section = README[README.index("## Methods") : README.index("## Several processes")]
+    assert re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE) and set(
+        re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)
+    ) == set(discover.variants("hfadapt.methods", Adaptation))
+
+
+def test_the_commands_are_those_of_the_program():
+    from hfadapt.cli import _VERBS
+
+    section = README[README.index("## Commands") : README.index("## Methods")]
+    assert set(re.findall(r"`hfadapt (\w+)", section)) == set(_VERBS)
