@@ -36,7 +36,7 @@ def hfadapt(installed: Path, folder: Path, *words: str) -> str:
         f"import hfadapt; assert hfadapt.__file__.startswith({str(installed)!r}); from hfadapt.cli import main; main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", code, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

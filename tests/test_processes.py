@@ -53,7 +53,7 @@ def command(*words: str) -> list[str]:
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), capture_output=True, text=True, timeout=240)
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=600)
 
 
 def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], dict, list[float]]:
@@ -100,7 +100,7 @@ def test_two_processes_that_were_killed_go_on_bit_for_bit(recipe, both, tmp_path
     process = psutil.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "cut" / "log.jsonl"
     try:
-        end = time.monotonic() + 200
+        end = time.monotonic() + 500
         while not (log.exists() and '"stage": "tune", "step": 8' in log.read_text()):
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.01)
