@@ -66,19 +66,19 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a batch takes on any device: floating-point operations, and bytes besides parameters and buffers."""
+    """What a batch takes on any device.
+
+    Floating-point operations: `still`, of the forward pass where no gradient is needed; `forward`, where one
+    is; `backward`. Bytes besides parameters and buffers: `kept` for the backward pass; `passing`, made among
+    those and let go; `peak`, alive at the worst moment, gradients included.
+    """
 
     still: int
-    """Operations of the forward pass on what needs no gradient."""
     forward: int
-    """Operations of the forward pass on what does."""
     backward: int
     kept: int
-    """Bytes that the forward pass leaves for the backward pass."""
     passing: int
-    """Bytes that it makes among those and lets go of."""
     peak: int
-    """Bytes alive at the worst moment of both passes, gradients included."""
 
 
 class Meter(TorchDispatchMode):
@@ -205,13 +205,15 @@ class Probe:
 
     def batch(self, rows: int, length: int) -> dict[str, Tensor]:
         """A batch like the collator's, of any size. All ids are 0, which every vocabulary has."""
-        made = {}
+        made: dict[str, Tensor] = {}
         for name, tensor in self.example.items():
             sizes: tuple[int, ...] = tensor.shape[1:]
             if self.plan.lengths and name != "labels":
                 sizes = (length, *sizes[1:])
-            fill = torch.ones if name.endswith("mask") else torch.zeros
-            made[name] = fill((rows, *sizes), dtype=tensor.dtype, device=self.device)
+            made[name] = torch.zeros((rows, *sizes), dtype=tensor.dtype, device=self.device)
+            if name.endswith("mask"):
+                # One place stays padding: without any, models leave the mask out.
+                made[name].flatten()[:-1] = 1
         return made
 
     def objective(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -288,15 +290,19 @@ def pace(probe: Probe, train: Batches, trainable: int) -> Pace:
     rows = min(train.size, max(1, 1024 // length)) if probe.device.type == "cpu" else train.size
     batch = probe.batch(rows, length)
     counts = count(model, lambda: probe.objective(model, batch))
+    began, used = time.perf_counter(), time.process_time()
     forward, backward = _quickest(lambda: probe.timed(model, batch))
     with torch.no_grad():
         model.eval()
         still, _ = _quickest(lambda: probe.timed(model, batch))
-    all_forward = counts.still + counts.forward
-    speeds = f"{all_forward / forward / 1e9:.0f} and {counts.backward / backward / 1e9:.0f} GFLOP/s"
+    had = (time.process_time() - used) / (time.perf_counter() - began) / torch.get_num_threads()
+    operations = counts.still + counts.forward
+    speeds = f"{operations / forward / 1e9:.0f} and {counts.backward / backward / 1e9:.0f} GFLOP/s"
     basis = f"one block went forward and back over {rows} x {length} tokens at {speeds}"
+    if probe.device.type == "cpu" and had < 0.7:
+        basis += f" (other programs left it {had:.0%} of the processor's time; alone it is faster)"
     updated = _update_seconds(probe, trainable)
-    return Pace(still / all_forward, forward / all_forward, backward / counts.backward, updated, basis)
+    return Pace(still / operations, forward / operations, backward / counts.backward, updated, basis)
 
 
 def _update_seconds(probe: Probe, trainable: int) -> float:
@@ -326,14 +332,14 @@ def _quickest(measure: Callable[[], tuple[float, ...]]) -> list[float]:
 
 
 def visits(plan: Plan, steps: int, processes: int) -> tuple[int, int]:
-    """How many evaluations and how many checkpoints a stage of some steps comes to."""
+    """How many evaluations and, at the most, how many checkpoints a stage of some steps comes to."""
     settled = plan.settled
     epochs = math.ceil(steps / settings.steps_per_epoch(settled, len(plan.data.splits["train"]), processes))
 
     def times(strategy: object, every: float, best: int = 0) -> int:
         # Below 1 it is a part of the steps; the last step counts whatever is left over.
-        by_steps = math.ceil(steps / every) if every >= 1 else math.ceil(1 / every)
-        return {"no": 0, "epoch": epochs, "steps": by_steps}.get(str(strategy), best)
+        apart = every if every >= 1 else math.ceil(steps * every)
+        return {"no": 0, "epoch": epochs, "steps": math.ceil(steps / apart)}.get(str(strategy), best)
 
     evaluations = times(settled["eval_strategy"], settled.get("eval_steps") or settled.get("logging_steps", 500))
     return evaluations, times(settled["save_strategy"], settled.get("save_steps", 500), evaluations)

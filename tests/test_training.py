@@ -77,7 +77,7 @@ def test_learns_and_the_log_tells(dry, toy, tmp_path):
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     assert not run.checkpoints.exists()
     scores = run.scores
-    assert scores["scores"]["test"]["accuracy"]["value"] > 0.9
+    assert scores["scores"]["test"]["accuracy"]["value"] > 0.8
     assert set(scores["baselines"]) == {"majority", "tfidf"}
     assert {p.name for p in run.path.iterdir()} == {
         "recipe.yaml",
