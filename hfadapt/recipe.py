@@ -137,7 +137,7 @@ def _any_of(package: str, base: type[Variant], what: str) -> Any:
 
     members: Any = tuple(Annotated[cls, Tag(name)] for name, cls in kinds.items())
     # The members are known at run time only.
-    union: Any = Annotated[Union[members], Discriminator(kind)]  # type: ignore[misc]  # noqa: UP007
+    union: Any = Annotated[Union.__getitem__(members), Discriminator(kind)]
     return Annotated[SerializeAsAny[union], BeforeValidator(known)]
 
 
