@@ -137,8 +137,8 @@ def _any_of(package: str, base: type[Variant], what: str) -> Any:
 
     members: Any = tuple(Annotated[cls, Tag(name)] for name, cls in kinds.items())
     # The members are known at run time only.
-    union: Any = Annotated[Union.__getitem__(members), Discriminator(kind)]
-    return Annotated[SerializeAsAny[union], BeforeValidator(known)]
+    union: Any = Annotated[Union[members], Discriminator(kind)]  # noqa: UP007
+    return Annotated[SerializeAsAny[union], BeforeValidator(known)]  # type: ignore[misc]
 
 
 if TYPE_CHECKING:
