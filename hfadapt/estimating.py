@@ -96,10 +96,9 @@ class Meter(TorchDispatchMode):
         kwargs = kwargs or {}
         out, flops = func(*args, **kwargs), _FLOPS.get(func._overloadpacket)
         recorded = any(isinstance(a, Tensor) and a.requires_grad for a in tree_leaves(args))
-        if flops:
-            done = int(flops(*args, **kwargs, out_val=out))
-            self.flops += done
-            self.recorded_flops += done * recorded
+        done = int(flops(*args, **kwargs, out_val=out)) if flops else 0
+        self.flops += done
+        self.recorded_flops += done * recorded
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self._seen:
                 self.recorded_bytes += self._hold(tensor.untyped_storage()) * recorded
@@ -259,12 +258,12 @@ def _imagine(model: nn.Module, device: torch.device) -> None:
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():
-                if tensor is not None and id(tensor) not in made:
-                    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-                    is_weight = isinstance(tensor, nn.Parameter)
-                    made[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_weight else empty
-                if tensor is not None:
-                    held[name] = made[id(tensor)]  # type: ignore[index,assignment]
+                if tensor is None:
+                    continue
+                empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+                if isinstance(tensor, nn.Parameter):
+                    empty = nn.Parameter(empty, tensor.requires_grad)
+                held[name] = made.setdefault(id(tensor), empty)  # type: ignore[index,assignment]
 
 
 @dataclass(frozen=True)

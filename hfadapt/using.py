@@ -43,6 +43,9 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
     Raises:
         HfadaptError: the run is not finished, or the rows do not fit it.
     """
+    # Looked at before the imports below, which cost seconds.
+    run = run if isinstance(run, Run) else open_run(run)
+    recipe = _recipe(run, overrides)
     from hfadapt.adapting import REPLICATES, encode_rows
     from hfadapt.data.loading import load
     from hfadapt.noise import quiet
@@ -51,8 +54,6 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
     from hfadapt.training.evaluating import evaluate
     from hfadapt.training.trainer import ExactLoss
 
-    run = run if isinstance(run, Run) else open_run(run)
-    recipe = _recipe(run, overrides)
     task, seed = recipe.task, int(recipe.train.get("seed", 42))
     with quiet():
         model, processor = _model(run, recipe)
