@@ -62,13 +62,18 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
         labels = data.labels
         if labels.kind != "number" and list(labels.names) != names:
             raise HfadaptError(f"The model tells {', '.join(names)} apart; the data hold {', '.join(labels.names)}.")
-        extra = [evaluated.load(name, labels.kind) for name in recipe.metrics]
+
+        def tally() -> Tally:
+            # Metrics of the evaluate library forget their rows once they have computed: new ones a split.
+            extra = [evaluated.load(name, labels.kind) for name in recipe.metrics]
+            return Tally(labels.kind, labels.names, replicates=REPLICATES, seed=seed, extra=extra)
+
         return {
             split: evaluate(
                 model,
                 encode_rows(task, processor, data.splits[split], labels.kind),
                 loss=ExactLoss(task, labels),
-                tally=lambda: Tally(labels.kind, labels.names, replicates=REPLICATES, seed=seed, extra=extra),
+                tally=tally,
                 collator=task.collator(processor),
                 batch_size=int(recipe.train.get("per_device_eval_batch_size", 32)),
                 folder=str(run.path),

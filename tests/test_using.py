@@ -100,6 +100,38 @@ def test_scoring_again_gives_the_runs_own_scores(runs):
                 assert again[split][metric] == pytest.approx(values, abs=1e-3), metric
 
 
+METRIC = """
+import datasets
+import evaluate
+
+
+class Hits(evaluate.Metric):
+    def _info(self):
+        features = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
+        return evaluate.MetricInfo(description="hits", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"hits": float(sum(p == r for p, r in zip(predictions, references)))}
+"""
+
+
+def test_a_metric_of_the_evaluate_library(backbone, toy, tmp_path):
+    """In a run, and when it is scored again, on both splits."""
+    (tmp_path / "hits.py").write_text(METRIC)
+    recipe = Recipe(
+        task="text-classification",
+        model=str(backbone("bert")),
+        data={"path": str(toy), "text": "text", "label": "label"},
+        train={"max_steps": 2},
+        metrics=[str(tmp_path / "hits.py")],
+    )
+    run = hfadapt.adapt(hfadapt.plan(recipe), tmp_path / "run")
+    again = hfadapt.score(run)
+    for split, scores in run.scores["scores"].items():
+        hits = scores["hits"]["value"]
+        assert hits == again[split]["hits"].value == round(scores["accuracy"]["value"] * scores["accuracy"]["rows"])
+
+
 def test_scoring_other_rows(runs, toy):
     found = hfadapt.score(runs["single"], [f"data.test={toy}"])
     assert found["test"]["accuracy"].rows == 64
