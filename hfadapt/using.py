@@ -64,7 +64,7 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
             raise HfadaptError(f"The model tells {', '.join(names)} apart; the data hold {', '.join(labels.names)}.")
 
         def tally() -> Tally:
-            # Metrics of the evaluate library forget their rows once they have computed: new ones a split.
+            # A stream of its own for each split, the evaluate library's metrics included.
             extra = [evaluated.load(name, labels.kind) for name in recipe.metrics]
             return Tally(labels.kind, labels.names, replicates=REPLICATES, seed=seed, extra=extra)
 
