@@ -97,8 +97,10 @@ def load(
     labels, understood = targets.understand(raw, answered, data, listed=listed, known=known_labels)
     bad = {split: _bad(its, understood[split], files) for split, its in read.items()}
     usable = {split: _usable(its, understood[split]) for split, its in read.items()}
-    skipped = _settled(bad, read, data)
-    if same := targets.constant(usable["train"].ids, labels):
+    same = targets.constant(usable["train"].ids, labels)
+    # Where rows of train can't be used, mending them may bring other targets.
+    skipped = _settled(bad, read, data, () if bad["train"] else same)
+    if same:
         raise DataError(*same)
 
     divided = _divided(usable, chosen, labels, seed)
