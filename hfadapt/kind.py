@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Kind = Literal["label", "labels", "number"]
-"""One label, any number of labels, or a number."""
+Kind = Literal["label", "labels", "number", "pairs"]
+"""One label, any number of labels, a number, or which of many texts belongs to a picture and back."""
 IGNORED = -100
 """The target of an item that counts for nothing; transformers' and torch's convention."""

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Role:
     """A column that a task reads."""
 
-    holds: Literal["text", "target"]
-    """A text to encode, or what is to be predicted."""
+    holds: Literal["text", "image", "target"]
+    """A text or a picture to encode, or what is to be predicted."""
     help: str
     guesses: tuple[str, ...] = ()
     """Usual names of such a column, most telling first; used where the recipe names none."""
@@ -39,7 +39,7 @@ class Task(Variant):
     """
 
     tag: ClassVar[str] = "type"
-    modality: ClassVar[Literal["text"]]
+    modality: ClassVar[Literal["text", "image", "image-text"]]
     """What the inputs are; chooses the processor and the cheap baselines."""
     auto_class: ClassVar[str]
     """The transformers Auto class whose checkpoints this task leaves."""
