@@ -155,6 +155,11 @@ def test_bad_rows_stop_and_the_first_ten_are_listed():
     assert lines[10] == "data: 5 other rows can't be used either. " + bad_rows.SKIP and len(lines) == 11
 
 
+def test_one_bad_row_is_one():
+    put("a.csv", [*reviews(40), "more,"])
+    assert refused("a.csv")[1] == "data: 1 row can't be used. Mend it, or leave it out: `data.on_bad_row: skip`."
+
+
 def test_bad_rows_of_all_sorts_come_in_the_order_of_the_files():
     put("d/train.csv", ["text,label", "a,x,1", "b,", *(f"t{i},{'xy'[i % 2]}" for i in range(20)), "only one"])
     put("d/test.csv", ["text,label", "a,x", "b,z"])

@@ -139,6 +139,13 @@ def test_what_is_not_there_is_named_with_what_is_near(path, words):
     assert says.startswith("data.path: ") and all(word in says for word in words)
 
 
+@pytest.mark.parametrize("path", ["./" + "x" * 300, "x" * 300 + ".csv", "*" + "x" * 300, "d/" + "x" * 300 + "/a.csv"])
+def test_a_path_too_long_for_the_system_is_told_like_one_that_is_not_there(path):
+    put("d/train.csv")
+    assert refused(path).startswith("data.path: ") and path in refused([path])
+    assert path[:60] in refused(train="train", test=path)
+
+
 def test_a_home_folder(monkeypatch, here):
     monkeypatch.setenv("HOME", str(here))
     put("mine.csv")

@@ -14,20 +14,21 @@ SKIP = "Mend them, or leave them out: `data.on_bad_row: skip`."
 
 def ordered(bad: Iterable[BadRow], files: list[str]) -> list[BadRow]:
     """Bad rows in the order of the files and of the lines in them."""
-    return sorted(bad, key=lambda row: (files.index(row.file), row.line))
+    place = {file: i for i, file in enumerate(files)}
+    return sorted(bad, key=lambda row: (place[row.file], row.line))
 
 
 def stop(bad: Sequence[BadRow], fatal: Sequence[Problem] = (), hint: str = "") -> DataError:
     """The error that lists the first bad rows, counts the others and says what to do about them.
 
-    fatal: what no leaving out of rows would mend; it comes first.
+    fatal: what no leaving out of rows would mend; it comes first. hint: what to do about "them".
     """
     problems = [Problem(where=row.where, says=row.says) for row in bad[:SHOWN]]
     if bad:
         rest = len(bad) - SHOWN
         says = f"{count(rest, 'other row')} can't be used either." if rest > 0 else ""
         says = says or f"{count(len(bad), 'row')} can't be used."
-        problems.append(Problem(field="data", says=says, hint=hint))
+        problems.append(Problem(field="data", says=says, hint=hint if len(bad) > 1 else hint.replace("them", "it")))
     return DataError(*fatal, *problems)
 
 

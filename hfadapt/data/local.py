@@ -39,10 +39,10 @@ def splits(given: str | Sequence[str], data: Data) -> Splits | None:
     """
     if not isinstance(given, str):
         return _by_split(_named_files(given, "data.path"), data)
-    path = _path(given)
-    if path.is_dir():
+    path = path_of(given)
+    if os.path.isdir(path):
         return folder(path, given, data)
-    if path.is_file():
+    if os.path.isfile(path):
         return {"train": (open_file(path, given, data),)}
     if matches := _matches(given):
         return _by_split(matches, data)
@@ -58,7 +58,7 @@ def files(given: str | Sequence[str], data: Data, field: str = "data.path") -> t
         DataError: one of them names no file that can be read.
     """
     paths = _named_files([given] if isinstance(given, str) else given, field)
-    return tuple(open_file(_path(shown), shown, data) for shown in paths)
+    return tuple(open_file(path_of(shown), shown, data) for shown in paths)
 
 
 def looks_like_path(given: str) -> bool:
@@ -123,7 +123,7 @@ def _by_split(paths: Sequence[str], data: Data) -> Splits:
     if other or len(named) == 1:
         named = dict.fromkeys(named, "train")
     splits = {split: [path for path, its in named.items() if its == split] for split in SPLITS}
-    return {split: tuple(open_file(_path(path), path, data) for path in its) for split, its in splits.items() if its}
+    return {split: tuple(open_file(path_of(path), path, data) for path in its) for split, its in splits.items() if its}
 
 
 def _named_files(given: Iterable[str], field: str) -> list[str]:
@@ -131,7 +131,7 @@ def _named_files(given: Iterable[str], field: str) -> list[str]:
     found: dict[str, None] = {}
     problems = []
     for one in given:
-        matches = [one] if _path(one).is_file() else _matches(one)
+        matches = [one] if os.path.isfile(path_of(one)) else _matches(one)
         found.update(dict.fromkeys(matches))
         if not matches:
             problems.append(_missing(one, field))
@@ -143,7 +143,7 @@ def _named_files(given: Iterable[str], field: str) -> list[str]:
 def _matches(pattern: str) -> list[str]:
     if not glob.has_magic(pattern):
         return []
-    found = glob.glob(str(_path(pattern)), recursive=True)
+    found = glob.glob(str(path_of(pattern)), recursive=True)
     return sorted(path for path in found if Path(path).is_file())
 
 
@@ -153,7 +153,8 @@ def data_files(folder: Path) -> list[Path]:
     return [path for path in files if path.suffix.lower() in _SUFFIXES]
 
 
-def _path(given: str) -> Path:
+def path_of(given: str) -> Path:
+    """A path as given, `~` replaced. Ask os.path about it: methods of Path raise where a name is too long."""
     # Path.expanduser raises where there is no such user.
     return Path(os.path.expanduser(given))
 
@@ -174,11 +175,11 @@ def _no_split(shown: str, names: list[str]) -> Problem:
 def _missing(given: str, field: str) -> Problem:
     if glob.has_magic(given):
         return Problem(field=field, says=f"No file matches '{given}'.")
-    path = _path(given)
-    if path.is_dir():
+    path = path_of(given)
+    if os.path.isdir(path):
         return Problem(field=field, says=f"'{given}' is a folder; files are expected here.")
     folder = path.parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return Problem(field=field, says=f"There is no file '{given}', nor a folder '{folder}'.")
     hint = did_you_mean(path.name, (entry.name for entry in folder.iterdir()))
     return Problem(field=field, says=f"There is no file or folder '{given}'.", hint=hint)
