@@ -11,7 +11,7 @@ from hfadapt.errors import HfadaptError
 from hfadapt.noise import quiet
 
 FAMILIES = discover.facts("hfadapt.backbones", Family)
-KINDS = sorted(kind for family in FAMILIES.values() for kind in family.model_types)
+KINDS = sorted(kind for family in FAMILIES.values() if family.modality == "text" for kind in family.model_types)
 
 
 def loaded(folder, **options):
