@@ -10,6 +10,7 @@ import pytest
 
 from hfadapt.scoring import baselines
 from hfadapt.scoring.baselines import Texts, text_baselines
+from hfadapt.scoring.regression import Regression
 
 WORDS = ["river", "stone", "garden", "window", "paper", "silver", "market", "engine", "copper", "bridge"]
 
@@ -18,6 +19,7 @@ WORDS = ["river", "stone", "garden", "window", "paper", "silver", "market", "eng
 def _no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # of other tests' files, whenever they are collected
         yield
 
 
@@ -133,13 +135,13 @@ def test_chunks_cover_all_rows(monkeypatch):
 
 def test_regularisation_is_chosen_on_rows_held_out(monkeypatch):
     fitted = []
-    real = baselines._fit_label
+    real = Regression._fit_label
 
-    def watched(seen, targets, names, strength):
+    def watched(self, seen, targets, labels, strength):
         fitted.append((len(targets), strength))
-        return real(seen, targets, names, strength)
+        return real(self, seen, targets, labels, strength)
 
-    monkeypatch.setattr(baselines, "_fit_label", watched)
+    monkeypatch.setattr(Regression, "_fit_label", watched)
     baselines._tfidf("label", ["a", "b", "c"], by_label(60), 0)
     assert fitted[:2] == [(54, 10.0), (54, 1.0)] and fitted[2][0] == 60
     fitted.clear()

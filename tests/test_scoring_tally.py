@@ -151,9 +151,9 @@ def test_every_metric_has_an_interval_around_its_value(kind):
 
 
 def test_intervals_hold_the_value_where_replicates_are_biased():
-    assert tally._score(np.array([0.5, 0.1, 0.1, np.nan, 0.3]), 7) == Score(0.5, 0.1, 0.5, 7)
-    assert tally._score(np.array([0.5, np.nan]), 7) == Score(0.5, None, None, 7)
-    assert tally._score(np.array([np.nan, 0.1]), 7) is None
+    assert tally.score_of(np.array([0.5, 0.1, 0.1, np.nan, 0.3]), 7) == Score(0.5, 0.1, 0.5, 7)
+    assert tally.score_of(np.array([0.5, np.nan]), 7) == Score(0.5, None, None, 7)
+    assert tally.score_of(np.array([np.nan, 0.1]), 7) is None
 
 
 def test_intervals_cover_the_truth():
@@ -246,6 +246,22 @@ def test_many_labels_cut_blocks_and_replicates(monkeypatch):
     accuracy = counted.scores()["accuracy"]
     assert counted._sums.samples().shape[0] == 1 + 10 and counted._block == 3
     assert accuracy.value == pytest.approx(sk.accuracy_score(targets, predicted.argmax(axis=1)))
+
+
+def test_confusion_counts_every_row(monkeypatch):
+    random = np.random.default_rng(2)
+    scores, targets = one_label(random, 2500, 4)
+    counted = Tally("label", list("abcd"), replicates=20)
+    for start in range(0, 2500, 700):
+        counted.add(scores[start : start + 700], targets[start : start + 700])
+    expected = sk.confusion_matrix(targets, scores.argmax(axis=1), labels=range(4))
+    assert (counted.confusion == expected).all() and counted.confusion.dtype == np.int64
+    with pytest.raises(RuntimeError, match="ends the stream"):
+        counted.add(scores, targets)
+    assert (Tally("label", ["a", "b"]).confusion == 0).all()
+    assert Tally("labels", ["a", "b"]).confusion is None and Tally("number", []).confusion is None
+    monkeypatch.setattr(tally, "MOST_CONFUSED", 3)
+    assert Tally("label", list("abcd")).confusion is None
 
 
 def test_only_the_metrics_asked_for():
@@ -373,8 +389,9 @@ def test_score_as_dict():
 
 
 def test_scoring_imports_nothing_heavy():
-    modules = ["tally", "kinds", "ranking", "baselines", "evaluated", "table"]
+    modules = ["tally", "kinds", "ranking", "baselines", "evaluated", "table", "retrieval", "pixels", "drawing"]
     code = "import sys\n" + "".join(f"import hfadapt.scoring.{m}\n" for m in modules)
-    code += "print([m for m in ('torch', 'transformers', 'sklearn', 'scipy', 'evaluate') if m in sys.modules])"
+    heavy = ["torch", "transformers", "sklearn", "scipy", "evaluate", "PIL", "matplotlib"]
+    code += f"print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hfadapt.kind import Kind
+from hfadapt.scoring.regression import Regression
 from hfadapt.scoring.tally import Score, Tally
 
 Floats = NDArray[np.float64]
-Model = Callable[["Texts"], Floats]
-"""From rows to what a tally takes as predictions of them."""
 
 MOST_TRAIN_ROWS = 50_000
-"""A baseline learns from a sample of so many rows; more would take minutes."""
+"""The regression on words learns from a sample of so many rows; more would take minutes."""
 MANY_ROWS = 20_000
 """With more rows than this, words and pairs of words that occur in one row only are left out."""
-FEWEST_TO_CHOOSE = 50
-"""With fewer rows than this, a tenth is too few to choose the regularisation on."""
-STRENGTHS = (10.0, 1.0)
-"""Inverse regularisation (scikit-learn's C) to choose from; the first where there is no choosing."""
 CHUNK = 2000
+WORDS = Regression(
+    strengths=(10.0, 1.0),
+    # saga to three digits: as accurate here as the default solver, in a tenth of its time
+    solver={"solver": "saga", "tol": 1e-3, "random_state": 0},
+)
+
+
+class Rows(Protocol):
+    """Rows to learn from or to be judged on, of texts or of pictures."""
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """As `Tally.add` takes them: (rows,) label ids or numbers, or (rows, labels) of 0 and 1."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """The rows at these places."""
+
+    def chunks(self) -> Iterator[Self]:
+        """All rows in order, a few at a time."""
+
+
+Model = Callable[[Any], Floats]
+"""From rows to what a tally takes as predictions of them."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +54,7 @@ class Texts:
     text: Sequence[str]
     text_pair: Sequence[str] | None
     targets: NDArray[Any]
-    """As `Tally.add` takes them: (rows,) label ids or numbers, or (rows, labels) of 0 and 1."""
+    """As in `Rows`."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -71,48 +89,51 @@ def text_baselines(
         seed: what samples and intervals depend on.
         replicates: bootstrap replicates for the intervals; 0 for none.
     """
-    models = {"mean" if kind == "number" else "majority": _majority(kind, names, train)}
+    models = usual(kind, names, train)
     words = _tfidf(kind, names, train, seed)
     if words is not None:
         models["tfidf"] = words
-
-    def scores(model: Model, split: Texts) -> dict[str, Score]:
-        tally = Tally(kind, names, replicates=replicates, seed=seed)
-        for chunk in split.chunks():
-            tally.add(model(chunk), chunk.targets)
-        return tally.scores()
-
-    return {name: {split: scores(model, rows) for split, rows in splits.items()} for name, model in models.items()}
+    return {
+        name: {
+            split: judged(model, kind, names, rows, seed=seed, replicates=replicates) for split, rows in splits.items()
+        }
+        for name, model in models.items()
+    }
 
 
-def _majority(kind: Kind, names: Sequence[str], train: Texts) -> Model:
+def judged(
+    model: Model, kind: Kind, names: Sequence[str], rows: Rows, *, seed: int, replicates: int
+) -> dict[str, Score]:
+    """The scores of a model on rows."""
+    tally = Tally(kind, names, replicates=replicates, seed=seed)
+    for chunk in rows.chunks():
+        tally.add(model(chunk), chunk.targets)
+    return tally.scores()
+
+
+def usual(kind: Kind, names: Sequence[str], train: Rows) -> dict[str, Model]:
+    """`majority`, or `mean` for numbers: every row is given the label frequencies or the mean of the training rows."""
     if kind == "label":
-        usual = np.bincount(train.targets.astype(np.int64), minlength=len(names)) / len(train)
+        mean = np.bincount(train.targets.astype(np.int64), minlength=len(names)) / len(train)
     else:
-        usual = np.asarray(train.targets, np.float64).mean(axis=0)
-    return lambda rows: np.broadcast_to(usual, (len(rows), *usual.shape))
+        mean = np.asarray(train.targets, np.float64).mean(axis=0)
+    name = "mean" if kind == "number" else "majority"
+    return {name: lambda rows: np.broadcast_to(mean, (len(rows), *mean.shape))}
+
+
+def sample(rows: int, most: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """The places of so many rows at most, in order, drawn without replacement."""
+    return np.sort(random.permutation(rows)[:most])
 
 
 def _tfidf(kind: Kind, names: Sequence[str], train: Texts, seed: int) -> Model | None:
     """The regression on words; None where there are no words."""
     random = np.random.default_rng([seed, 3])
-    train = train.take(np.sort(random.permutation(len(train))[:MOST_TRAIN_ROWS]))
+    train = train.take(sample(len(train), MOST_TRAIN_ROWS, random))
     features = _features(train)
     if features is None:
         return None
-    seen = features(train)
-    fit = {"label": _fit_label, "labels": _fit_labels, "number": _fit_number}[kind]
-    with _unhurried():
-        strength = STRENGTHS[0]
-        if len(train) >= FEWEST_TO_CHOOSE:
-            shuffled = random.permutation(len(train))
-            held, rest = np.split(shuffled, [len(train) // 10])
-            loss = {}
-            for candidate in STRENGTHS:
-                guess = fit(seen[rest], train.targets[rest], names, candidate)(seen[held])
-                loss[candidate] = _loss(kind, guess, train.targets[held])
-            strength = min(STRENGTHS, key=loss.__getitem__)
-        fitted = fit(seen, train.targets, names, strength)
+    fitted = WORDS.fit(kind, features(train), train.targets, names, random)
     return lambda rows: fitted(features(rows))
 
 
@@ -142,58 +163,3 @@ def _features(train: Texts) -> Callable[[Texts], Any] | None:
         return sparse.hstack([abs(a - b), both, cosine]).tocsr()
 
     return of
-
-
-Fitted = Callable[[Any], Floats]
-
-
-def _fit_label(seen: Any, targets: NDArray[Any], names: Sequence[str], strength: float) -> Fitted:
-    """Probabilities (rows, labels) from a logistic regression; labels that were never seen get 0."""
-    from sklearn.linear_model import LogisticRegression
-
-    known, ids = np.unique(targets.astype(np.int64), return_inverse=True)
-    # saga to three digits: as accurate here as the default solver, in a tenth of its time
-    model = LogisticRegression(C=strength, solver="saga", tol=1e-3, random_state=0)
-    if len(known) > 1:
-        model.fit(seen, ids)
-
-    def predict(rows: Any) -> Floats:
-        probabilities = np.zeros((rows.shape[0], len(names)))
-        probabilities[:, known] = model.predict_proba(rows) if len(known) > 1 else 1.0
-        return probabilities
-
-    return predict
-
-
-def _fit_labels(seen: Any, targets: NDArray[Any], names: Sequence[str], strength: float) -> Fitted:
-    """Probabilities (rows, labels) from one regression a label."""
-    models = [_fit_label(seen, column, ("no", "yes"), strength) for column in targets.T]
-    return lambda rows: np.column_stack([model(rows)[:, 1] for model in models])
-
-
-def _fit_number(seen: Any, targets: NDArray[Any], names: Sequence[str], strength: float) -> Fitted:
-    """Numbers (rows,) from a ridge regression."""
-    from sklearn.linear_model import Ridge
-
-    model = Ridge(alpha=1 / strength).fit(seen, targets.astype(np.float64))
-    return lambda rows: np.asarray(model.predict(rows), np.float64)
-
-
-def _loss(kind: Kind, predicted: Floats, targets: NDArray[Any]) -> float:
-    """The mean log loss, or the mean squared error of numbers."""
-    if kind == "number":
-        return float(((predicted - targets) ** 2).mean())
-    chances = np.clip(predicted, 1e-6, 1 - 1e-6)
-    if kind == "label":
-        return float(-np.log(chances[np.arange(len(targets)), targets.astype(np.int64)]).mean())
-    return float(-np.where(targets > 0, np.log(chances), np.log(1 - chances)).mean())
-
-
-@contextmanager
-def _unhurried() -> Iterator[None]:
-    """No ConvergenceWarning: a regression a little short of its optimum is still a fair baseline."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield

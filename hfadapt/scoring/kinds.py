@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,14 @@ Floats = NDArray[np.float64]
 PER_LABEL = ("f1", "precision", "recall")
 """Metrics of each label, named `f1[NAME]`."""
 LESS_IS_BETTER = frozenset({"rmse", "mae"})
+RECALLED_AT = (1, 5, 10)
+WAYS = ("image_to_text", "text_to_image")
+PAIRED = tuple(f"{way}recall@{k}" for way in ("", *(f"{way}_" for way in WAYS)) for k in RECALLED_AT)
+"""Metrics of pairs, which `retrieval` computes; `recall@K` is the mean of both ways."""
 
 
 class Answers(ABC):
-    """What a tally asks of a kind."""
+    """What a tally asks of a kind whose rows can be scored one by one."""
 
     summed: ClassVar[tuple[str, ...]]
     """Metrics that sums over the rows suffice for."""
@@ -141,16 +145,19 @@ class Number(Answers):
         return scores[:, None], true[:, None]
 
 
-KINDS: Mapping[Kind, type[Answers]] = {
+STREAMED: Mapping[Kind, type[Answers]] = {
     "label": OneLabel,
     "labels": SeveralLabels,
     "number": Number,
 }
+"""The kinds that a tally counts row by row; pairs are judged all together, by `retrieval`."""
 
 
 def names_for(kind: Kind, names: Sequence[str]) -> tuple[str, ...]:
-    """The metrics that a kind offers for labels of these names (none for numbers)."""
-    of = KINDS[kind]
+    """The metrics that a kind offers for labels of these names (none for numbers and pairs)."""
+    if kind == "pairs":
+        return PAIRED
+    of = STREAMED[kind]
     per_label = [f"{metric}[{name}]" for metric in PER_LABEL for name in names] if kind != "number" else []
     return (*of.summed, *of.ranked, *per_label)
 
@@ -161,7 +168,7 @@ def best_first(metric_name: str) -> bool:
     Raises:
         HfadaptError: no kind offers such a metric.
     """
-    known = {name for kind in KINDS for name in names_for(kind, ())}
+    known = list(dict.fromkeys(name for kind in get_args(Kind) for name in names_for(kind, ())))
     metric, bracket, _ = metric_name.partition("[")
     if metric_name not in known and not (metric in PER_LABEL and bracket and metric_name.endswith("]")):
         raise HfadaptError(f"There is no metric '{metric_name}'. {did_you_mean(metric_name, known)}")

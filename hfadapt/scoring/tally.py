@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hfadapt.errors import HfadaptError, did_you_mean
 from hfadapt.kind import Kind
 from hfadapt.scoring import ranking
-from hfadapt.scoring.kinds import KINDS, best_first, names_for
+from hfadapt.scoring.kinds import STREAMED, best_first, names_for
 from hfadapt.scoring.reservoir import Reservoir
 from hfadapt.scoring.sums import Sums
 
@@ -29,6 +29,8 @@ BLOCK_VALUES = 2**20
 """Blocks are shorter where rows times labels would exceed this."""
 MOST_SUMS = 10_000_000
 """Replicates are cut so that replicates times labels stays below this: 240 MB of sums."""
+MOST_CONFUSED = 1000
+"""With more labels than this, which was taken for which is not counted: the counts are labels squared."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Tally:
         """Start an empty tally.
 
         Args:
-            kind: what a row is given.
+            kind: what a row is given; not `pairs`, for which there is `retrieval.Retrieval`.
             names: the labels in the order of their ids; empty for numbers.
             replicates: bootstrap replicates; 0 for no intervals.
             seed: what the bootstrap and the sampling of rows depend on.
@@ -84,13 +86,15 @@ class Tally:
         if unknown:
             raise HfadaptError(*(f"There is no metric '{m}' here. {did_you_mean(m, offered)}" for m in unknown))
         self._wanted = tuple(metric for metric in offered if only is None or metric in only)
-        self._of = KINDS[kind](names)
+        self._of = STREAMED[kind](names)
         self._extra, self._replicates, self._seed = tuple(extra), replicates, seed
         labels = max(1, len(names))
         self._block = max(1, min(BLOCK_ROWS, BLOCK_VALUES // labels))
         self._sums = Sums(min(replicates, max(1, MOST_SUMS // labels)), seed)
         ranked = any(metric in self._wanted for metric in self._of.ranked)
         self._kept = Reservoir(self._of.ranked_columns, seed) if ranked else None
+        counted = kind == "label" and labels <= MOST_CONFUSED
+        self._confusion = np.zeros((labels, labels), np.int64) if counted else None
         self._waiting: tuple[Floats, NDArray[Any]] | None = None
         self._rows = 0
         self._scores: dict[str, Score] | None = None
@@ -113,7 +117,7 @@ class Tally:
         expected = tuple((len(predicted), *row) for row in self._of.shape)
         if (predicted.shape, targets.shape) != expected:
             raise ValueError(f"expected shapes {expected}, got {predicted.shape} and {targets.shape}")
-        _refuse_predictions(predicted)
+        refuse_predictions(predicted)
         _refuse_targets(targets, self._of.targets)
         self._rows += len(predicted)
         self._in_blocks(predicted, targets.astype(np.float64 if self._of.targets is None else np.int64))
@@ -126,6 +130,16 @@ class Tally:
             self._waiting = None
             self._scores = {**self._built_in(), **self._others()} if self._rows else {}
         return dict(self._scores)
+
+    @property
+    def confusion(self) -> NDArray[np.int64] | None:
+        """How many rows of each label (first axis) were given each label (second axis): (labels, labels).
+
+        No more can be added then. None for other kinds than `label`, and for more than
+        `MOST_CONFUSED` labels.
+        """
+        self.scores()
+        return self._confusion
 
     def _in_blocks(self, predicted: Floats, targets: NDArray[Any]) -> None:
         if self._waiting is not None:
@@ -141,6 +155,8 @@ class Tally:
         predicted = self._of.predicted(scores)
         with np.errstate(over="ignore", invalid="ignore"):  # a number too great to square leaves its metrics out
             self._sums.add(self._of.summands(predicted, targets))
+        if self._confusion is not None:
+            np.add.at(self._confusion, (targets, predicted), 1)
         if self._kept is not None:
             self._kept.add(*self._of.to_rank(scores, targets))
         for metric in self._extra:
@@ -148,12 +164,12 @@ class Tally:
 
     def _built_in(self) -> dict[str, Score]:
         with np.errstate(all="ignore"):  # what overflows or is undefined becomes NaN, and is left out
-            found = {metric: _score(s, self._rows) for metric, s in self._of.metrics(self._sums.samples()).items()}
+            found = {metric: score_of(s, self._rows) for metric, s in self._of.metrics(self._sums.samples()).items()}
         if self._kept is not None:
             kept = self._kept.rows()
             for metric in set(self._of.ranked) & set(self._wanted):
                 samples = ranking.samples(metric, *kept, replicates=self._replicates, seed=self._seed)
-                found[metric] = _score(samples, len(kept[0]))
+                found[metric] = score_of(samples, len(kept[0]))
         return {metric: score for metric in self._wanted if (score := found[metric]) is not None}
 
     def _others(self) -> dict[str, Score]:
@@ -166,7 +182,7 @@ class Tally:
         return found
 
 
-def _refuse_predictions(predicted: Floats) -> None:
+def refuse_predictions(predicted: Floats) -> None:
     bad = _bad_rows(~np.isfinite(predicted))
     if bad:
         raise HfadaptError(
@@ -190,7 +206,7 @@ def _bad_rows(wrong: NDArray[np.bool_]) -> int:
     return int(wrong.any(axis=tuple(range(1, wrong.ndim))).sum())
 
 
-def _score(samples: Floats, rows: int) -> Score | None:
+def score_of(samples: Floats, rows: int) -> Score | None:
     """A metric's value and its values on the replicates as a Score; None where the value is undefined."""
     value, resampled = float(samples[0]), samples[1:][np.isfinite(samples[1:])]
     if not np.isfinite(value):
