@@ -15,7 +15,7 @@ _DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
 
 
 class Refused(str):
-    """A sentence that says why a value can't be a target."""
+    """A sentence that says why a value can't be used."""
 
 
 Answer = tuple[str, ...] | float | Refused
@@ -28,6 +28,8 @@ def answer(value: Any, kind: Kind, separator: str | None) -> Answer:
         return number(value)
     if kind == "labels":
         return _names(value, separator)
+    if kind == "pairs" and is_missing(value):
+        return ()
     name = _name(value)
     return name if isinstance(name, Refused) else (name,)
 

@@ -15,9 +15,15 @@ import pyarrow.parquet as pq
 from hfadapt.data.table import BATCH, BadRow, Batch, Table
 from hfadapt.errors import DataError, Problem
 
+_FEW = 64
+"""Rows with pictures that are held as Python objects at a time."""
+
 
 class ArrowTable(Table):
-    """Rows of Arrow, told apart by their number. Label ids read as the names of their labels."""
+    """Rows of Arrow, told apart by their number. Label ids read as the names of their labels.
+
+    Pictures stay as they are stored: nothing is decoded here.
+    """
 
     @property
     @abstractmethod
@@ -25,12 +31,16 @@ class ArrowTable(Table):
         """Column → its `datasets` feature."""
 
     @abstractmethod
-    def _chunks(self, columns: list[str]) -> Iterator[Any]:
-        """Record batches or tables of at most BATCH rows."""
+    def _chunks(self, columns: list[str], most: int) -> Iterator[Any]:
+        """Record batches or tables of at most so many rows."""
 
     @property
     def columns(self) -> dict[str, bool]:
         return {name: _is_text(feature) for name, feature in self._features.items()}
+
+    @property
+    def pictures(self) -> frozenset[str]:
+        return frozenset(name for name, feature in self._features.items() if _is_picture(feature))
 
     def label_names(self, column: str) -> tuple[str, ...]:
         feature = self._features[column]
@@ -40,7 +50,8 @@ class ArrowTable(Table):
     def batches(self, columns: Sequence[str], bad: list[BadRow]) -> Iterator[Batch]:
         names = [self.label_names(column) for column in columns]
         row = 1
-        for chunk in self._chunks(list(dict.fromkeys(columns))):
+        most = _FEW if self.pictures.intersection(columns) else BATCH
+        for chunk in self._chunks(list(dict.fromkeys(columns)), most):
             values = [
                 _named(chunk.column(column).to_pylist(), listed) for column, listed in zip(columns, names, strict=True)
             ]
@@ -54,6 +65,7 @@ class Parquet(ArrowTable):
     def __init__(self, path: Path, shown: str):
         super().__init__(shown)
         self._path = path
+        self.folder = path.parent
 
     @cached_property
     def _file(self) -> Any:
@@ -68,11 +80,11 @@ class Parquet(ArrowTable):
         if b"huggingface" in (schema.metadata or {}):
             return dict(datasets.Features.from_arrow_schema(schema))
         # Without that metadata no column lists labels, and `datasets` refuses some types (maps).
-        return {field.name: datasets.Value("string") if _holds_text(field.type) else None for field in schema}
+        return {field.name: _feature(field.type) for field in schema}
 
-    def _chunks(self, columns: list[str]) -> Iterator[Any]:
+    def _chunks(self, columns: list[str], most: int) -> Iterator[Any]:
         try:
-            yield from self._file.iter_batches(batch_size=BATCH, columns=columns)
+            yield from self._file.iter_batches(batch_size=most, columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise DataError(self._broken(error)) from error
 
@@ -92,13 +104,27 @@ class DatasetTable(ArrowTable):
     def _features(self) -> dict[str, Any]:
         return dict(self._dataset.features)
 
-    def _chunks(self, columns: list[str]) -> Iterator[Any]:
-        yield from self._dataset.select_columns(columns).with_format("arrow").iter(batch_size=BATCH)
+    def _chunks(self, columns: list[str], most: int) -> Iterator[Any]:
+        yield from self._dataset.select_columns(columns).with_format("arrow").iter(batch_size=most)
 
 
-def _holds_text(kind: pa.DataType) -> bool:
+def _feature(kind: pa.DataType) -> Any:
+    """The feature of an Arrow type that says no more than whether it holds texts, pictures or neither."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return datasets.Value("string")
+    if pa.types.is_struct(kind):
+        kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else kind
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return datasets.Image(decode=False)
+    return None
+
+
+def _is_picture(feature: Any) -> bool:
+    """Whether a column holds pictures: said so by `datasets`, or bytes, or bytes with a path."""
+    if isinstance(feature, dict):
+        return set(feature) == {"bytes", "path"}
+    return isinstance(feature, datasets.Image) or getattr(feature, "dtype", "").startswith(("binary", "large_binary"))
 
 
 def _is_text(feature: Any) -> bool:

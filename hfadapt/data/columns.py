@@ -40,11 +40,11 @@ def choose(
     found = _opened(tables)
     columns = {role: Column(named[role], "recipe") for role in roles if role in named}
     problems = list(_twice(columns))
-    # Targets first: the text is then the only other column of strings.
-    for role in sorted(roles, key=lambda r: roles[r].holds != "target"):
+    # Targets and pictures first: the text is then the only other column of strings.
+    for role in sorted(roles, key=lambda r: ("target", "image", "text").index(roles[r].holds)):
         if role not in columns and not roles[role].optional:
             used = {*never, *(column.name for column in columns.values())}
-            chosen = _guess(role, roles[role], found[0], tables[0].shown, used)
+            chosen = _guess(role, roles[role], tables[0], used)
             if isinstance(chosen, Problem):
                 problems.append(chosen)
             else:
@@ -79,15 +79,18 @@ def _opened(tables: Iterable[Table]) -> list[dict[str, bool]]:
     return found
 
 
-def _guess(role: str, its: Role, columns: Mapping[str, bool], shown: str, used: Collection[str]) -> str | Problem:
-    free = {name: text for name, text in columns.items() if name not in used}
-    likely = _by_name(its, free)
+def _guess(role: str, its: Role, table: Table, used: Collection[str]) -> str | Problem:
+    free = {name: text for name, text in table.columns.items() if name not in used}
+    likely = []
+    if its.holds == "image" and (pictures := [name for name in free if name in table.pictures]):
+        likely = pictures if len(pictures) == 1 else _by_name(its, pictures)
+    likely = likely or _by_name(its, free)
     if not likely and its.holds == "text":
         likely = [name for name, is_text in free.items() if is_text]
     if len(likely) == 1:
         return likely[0]
-    says = f"No column is clearly the {role}. Columns found: {shown_names(list(columns))}."
-    return Problem(where=shown, field=f"data.{role}", says=says, hint=f"Name it: `data.{role}: COLUMN`.")
+    says = f"No column is clearly the {role}. Columns found: {shown_names(list(table.columns))}."
+    return Problem(where=table.shown, field=f"data.{role}", says=says, hint=f"Name it: `data.{role}: COLUMN`.")
 
 
 def _by_name(role: Role, columns: Iterable[str]) -> list[str]:

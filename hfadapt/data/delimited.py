@@ -22,6 +22,7 @@ class Delimited(Table):
     def __init__(self, path: Path, shown: str, encoding: str, separator: str | None):
         super().__init__(shown)
         self._path = path
+        self.folder = path.parent
         self._encoding = encoding
         self._given = separator
         self._separator = separator or ("\t" if path.suffix.lower() == ".tsv" else ",")

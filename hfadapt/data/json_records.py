@@ -25,6 +25,7 @@ class JsonRecords(Table):
     def __init__(self, path: Path, shown: str, encoding: str):
         super().__init__(shown)
         self._path = path
+        self.folder = path.parent
         self._encoding = encoding
 
     @cached_property

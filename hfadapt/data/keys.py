@@ -1,10 +1,11 @@
-"""64-bit keys of rows' texts: equal where the texts are equal, whatever process made them."""
+"""64-bit keys of rows' inputs: equal where the texts or pictures are equal, whatever process made them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,40 +14,68 @@ import xxhash
 
 from hfadapt.data.text import is_blank, normalised
 
+if TYPE_CHECKING:
+    from hfadapt.data.looking import Looks
+
 
 @dataclass(frozen=True)
-class Keys:
-    """What tells the texts of each row from those of others; arrays of one entry a row."""
+class Same:
+    """Which rows are the same in some way; arrays of one entry a row."""
 
     exact: np.ndarray
-    """Equal where all texts of the rows are equal, uint64."""
+    """Equal where the rows' inputs are equal, uint64."""
     normal: np.ndarray
-    """Equal where they are but for case, spacing and Unicode form, uint64."""
+    """Equal where texts are but for case, spacing and Unicode form, and where pictures look the same; uint64."""
+
+    def where(self, mask: np.ndarray) -> Same:
+        """The rows for which a mask is true."""
+        return Same(self.exact[mask], self.normal[mask])
+
+
+@dataclass(frozen=True)
+class Keys(Same):
+    """What tells all inputs of each row from those of others; arrays of one entry a row."""
+
+    parts: dict[str, Same]
+    """Role → by its input alone."""
     blank: dict[str, np.ndarray]
     """Role → where its text shows nothing."""
 
     def where(self, mask: np.ndarray) -> Keys:
         """The rows for which a mask is true."""
+        parts = {role: its.where(mask) for role, its in self.parts.items()}
         blank = {role: its[mask] for role, its in self.blank.items()}
-        return Keys(self.exact[mask], self.normal[mask], blank)
+        return Keys(self.exact[mask], self.normal[mask], parts, blank)
 
 
-def keys(texts: Mapping[str, pa.ChunkedArray]) -> Keys:
-    """The keys of rows given as one column of texts a role."""
-    size = len(next(iter(texts.values())))
+def keys(inputs: Mapping[str, pa.ChunkedArray], looks: Mapping[str, Looks] | None = None) -> Keys:
+    """The keys of rows given as one column a role: texts, or pictures, for which there are looks."""
+    size = len(next(iter(inputs.values())))
     exact, normal = np.zeros(size, np.uint64), np.zeros(size, np.uint64)
-    blank = {}
-    for role, column in texts.items():
-        blank[role] = np.zeros(size, bool)
-        at = 0
-        for chunk in column.chunks:
-            values = chunk.to_pylist()
-            part = slice(at, at + len(values))
-            exact[part] = mixed(exact[part]) ^ _hashed(values)
-            normal[part] = mixed(normal[part]) ^ _hashed([normalised(value) for value in values])
-            blank[role][part] = [is_blank(value) for value in values]
-            at += len(values)
-    return Keys(exact, normal, blank)
+    parts, blank = {}, {}
+    for role, column in inputs.items():
+        if looks and role in looks:
+            parts[role] = Same(looks[role].exact, looks[role].normal)
+        else:
+            parts[role], blank[role] = _of_texts(column)
+        exact = mixed(exact) ^ parts[role].exact
+        normal = mixed(normal) ^ parts[role].normal
+    return Keys(exact, normal, parts, blank)
+
+
+def _of_texts(column: pa.ChunkedArray) -> tuple[Same, np.ndarray]:
+    """The keys of a column of texts, and which of them are blank."""
+    exact, normal = np.zeros(len(column), np.uint64), np.zeros(len(column), np.uint64)
+    blank = np.zeros(len(column), bool)
+    at = 0
+    for chunk in column.chunks:
+        values = chunk.to_pylist()
+        part = slice(at, at + len(values))
+        exact[part] = _hashed(values)
+        normal[part] = _hashed([normalised(value) for value in values])
+        blank[part] = [is_blank(value) for value in values]
+        at += len(values)
+    return Same(exact, normal), blank
 
 
 def mixed(numbers: np.ndarray) -> np.ndarray:

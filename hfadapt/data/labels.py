@@ -16,7 +16,7 @@ class Labels:
 
     kind: Kind
     names: tuple[str, ...] = ()
-    """Empty where the answer is a number."""
+    """Empty where the answer is a number, or, of pairs, where they have no labels."""
 
     def __len__(self) -> int:
         """How many outputs the head has."""
@@ -29,7 +29,8 @@ class Labels:
 
     def shown(self, limit: int = 12) -> str:
         """The names as one line for a person: `'negative', 'positive'`."""
-        return shown_names(self.names, limit) if self.names else "a number"
+        other = "which text belongs to which picture" if self.kind == "pairs" else "a number"
+        return shown_names(self.names, limit) if self.names else other
 
 
 def shown_names(names: tuple[str, ...] | list[str], limit: int = 12) -> str:

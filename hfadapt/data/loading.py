@@ -15,19 +15,21 @@ from hfadapt.data import (
     columns,
     keys,
     local,
+    looking,
     rows,
     sharing,
     sources,
     splits,
     targets,
 )
-from hfadapt.data.checks import Finding as Finding
 from hfadapt.data.checks import Split
 from hfadapt.data.columns import Column
 from hfadapt.data.labels import Labels
-from hfadapt.data.rows import Reading
+from hfadapt.data.looking import Looks
+from hfadapt.data.rows import Reading, Rows
 from hfadapt.data.splits import Chosen
 from hfadapt.data.table import BadRow
+from hfadapt.data.table import Finding as Finding
 from hfadapt.data.targets import Targets
 from hfadapt.errors import DataError, Problem
 
@@ -49,13 +51,15 @@ class Loaded:
     splits: dict[str, datasets.Dataset]
     """`train`, `validation` and `test`; a column for each role, `_file` and `_line`.
 
-    A target is an id (kind `label`), a list with 0 or 1 for each label (`labels`) or a float.
+    A target is an id (kind `label`), a list with 0 or 1 for each label (`labels`) or a float. A picture is what
+    `datasets.Image(decode=False)` holds. Of `pairs` the label, if the recipe names it, is an id, or -1 where a row
+    has none, and `_image` and `_text` are ids too: equal where the pictures or texts are, over all splits.
     """
     labels: Labels
     columns: dict[str, Column]
     """Role → the column that plays it."""
     files: tuple[str, ...]
-    """What `_file` counts: paths as given."""
+    """What `_file` counts: paths as given; `_line` is 0 where the file is one picture."""
     findings: tuple[Finding, ...]
     """Warnings for a person."""
     skipped: tuple[BadRow, ...]
@@ -63,7 +67,7 @@ class Loaded:
     made: dict[str, str]
     """How each split came to be: `given`, or `10% of train, stratified, seed 42`."""
     fingerprint: str
-    """The SHA-256 of all rows and the label names."""
+    """The SHA-256 of all rows and the label names; of pictures their bytes count, not where they lie."""
 
 
 def load(
@@ -82,21 +86,32 @@ def load(
     Raises:
         DataError: the data can't be used as they are.
     """
-    chosen = splits.choose(data, sources.find(data))
+    of = {what: [role for role, its in roles.items() if its.holds == what] for what in ("text", "image", "target")}
+    chosen = splits.choose(data, sources.find(data, of["image"]), of["image"])
     tables = [table for its in chosen.given.values() for table in its]
     chosen_columns = columns.choose(data.columns, roles, tables)
-    texts = [role for role in chosen_columns if roles[role].holds == "text"]
-    target = next(role for role in chosen_columns if roles[role].holds == "target")
+    target = next((role for role in chosen_columns if role in of["target"]), None)
+    # Where no target is needed, pairs are learnt, and a list of texts is as many pairs.
+    pairs = all(roles[role].optional for role in of["target"])
     files: list[str] = []
-    read = {split: rows.read(its, chosen_columns, texts, files) for split, its in chosen.given.items()}
+    read = {
+        split: rows.read(its, chosen_columns, of["text"], files, pictures=of["image"], several=pairs)
+        for split, its in chosen.given.items()
+    }
     _refuse_unreadable(read, chosen, data, files)
 
-    answered = _kind(read, kind, data, chosen_columns[target])
-    listed = chosen.given["train"][0].label_names(chosen_columns[target].name)
+    answered = kind([], data.label_separator) if pairs else _kind(read, kind, data, chosen_columns[target or ""])
+    listed = chosen.given["train"][0].label_names(chosen_columns[target].name) if target else ()
     raw = {split: its.rows for split, its in read.items()}
     labels, understood = targets.understand(raw, answered, data, listed=listed, known=known_labels)
-    bad = {split: _bad(its, understood[split], files) for split, its in read.items()}
-    usable = {split: _usable(its, understood[split]) for split, its in read.items()}
+    looks = {
+        role: looking.look({split: its.inputs[role] for split, its in raw.items()}, seed)
+        for role in of["image"]
+        if role in chosen_columns
+    }
+    refused = {split: _refused(its, understood[split], looks, split) for split, its in raw.items()}
+    bad = {split: _bad(its, refused[split], files) for split, its in read.items()}
+    usable = {split: _usable(its, refused[split], understood[split], looks, split) for split, its in raw.items()}
     same = targets.constant(usable["train"].ids, labels)
     # Where rows of train can't be used, mending them may bring other targets.
     skipped = _settled(bad, read, data, () if bad["train"] else same)
@@ -111,7 +126,8 @@ def load(
         columns=chosen_columns,
         files=tuple(files),
         findings=(
-            *checks.of_texts(usable, files),
+            *(finding for split, its in chosen.given.items() for table in its for finding in table.remarks(split)),
+            *checks.of_inputs(usable, labels.kind, files),
             *checks.of_labels(usable, divided, labels, sum(its.repeated for its in understood.values())),
         ),
         skipped=skipped,
@@ -153,11 +169,17 @@ def _kind(
     return kind(first["train"], data.label_separator)
 
 
-def _bad(read: Reading, understood: Targets, files: list[str]) -> list[BadRow]:
+def _refused(rows: Rows, understood: Targets, looks: Mapping[str, Mapping[str, Looks]], split: str) -> dict[int, str]:
+    """Row of a split → why it can't be used: its target, or else its picture."""
+    pictures = {row: says for role, its in looks.items() for row, says in looking.refused(rows, role, its[split])}
+    return {**pictures, **understood.refused}
+
+
+def _bad(read: Reading, refused: Mapping[int, str], files: list[str]) -> list[BadRow]:
     """All rows of a split that can't be used, in the order of its files."""
     its = read.rows
-    refused = [BadRow(files[its.file[i]], int(its.line[i]), says) for i, says in understood.refused.items()]
-    return bad_rows.ordered([*read.bad, *refused], files)
+    added = [BadRow(files[its.file[i]], int(its.line[i]), says) for i, says in refused.items()]
+    return bad_rows.ordered([*read.bad, *added], files)
 
 
 def _settled(
@@ -170,11 +192,18 @@ def _settled(
     return bad_rows.leave_out(bad, {split: len(its.rows) + len(its.bad) for split, its in read.items()})
 
 
-def _usable(read: Reading, understood: Targets) -> Split:
-    mask = np.ones(len(read.rows), bool)
-    mask[list(understood.refused)] = False
-    kept = read.rows.where(mask)
-    return Split(kept, understood.ids[mask], keys.keys(kept.texts))
+def _usable(
+    rows: Rows,
+    refused: Mapping[int, str],
+    understood: Targets,
+    looks: Mapping[str, Mapping[str, Looks]],
+    split: str,
+) -> Split:
+    mask = np.ones(len(rows), bool)
+    mask[list(refused)] = False
+    kept = rows.where(mask)
+    seen = {role: its[split].where(mask) for role, its in looks.items()}
+    return Split(kept, understood.ids[mask], keys.keys(kept.inputs, seen))
 
 
 def _divided(usable: Mapping[str, Split], chosen: Chosen, labels: Labels, seed: int) -> dict[str, Split]:
@@ -183,12 +212,12 @@ def _divided(usable: Mapping[str, Split], chosen: Chosen, labels: Labels, seed: 
     if not chosen.shares:
         return {split: usable[split] for split in local.SPLITS}
     strata = sharing.strata(train.ids, labels.kind)
-    masks = sharing.set_aside(train.keys.normal, strata, chosen.shares, seed)
+    masks = sharing.set_aside(train.whole(labels.kind).normal, strata, chosen.shares, seed, train.what)
     return {split: train.where(masks[split]) if split in masks else usable[split] for split in local.SPLITS}
 
 
 def _made(divided: Mapping[str, Split], chosen: Chosen, labels: Labels, seed: int) -> dict[str, str]:
-    how = "stratified, " if labels.kind != "number" else ""
+    how = "stratified, " if labels.names else ""
     made = {split: f"{100 * share:.4g}% of train, {how}seed {seed}" for split, share in chosen.shares.items()}
     if made:
         made["train"] = f"given, less {' and '.join(split for split in local.SPLITS if split in chosen.shares)}"

@@ -38,7 +38,7 @@ def splits(given: str | Sequence[str], data: Data) -> Splits | None:
         DataError: there is nothing there, or it can't be told which files are which split.
     """
     if not isinstance(given, str):
-        return _by_split(_named_files(given, "data.path"), data)
+        return _by_split(named_files(given, "data.path"), data)
     path = path_of(given)
     if os.path.isdir(path):
         return folder(path, given, data)
@@ -57,7 +57,7 @@ def files(given: str | Sequence[str], data: Data, field: str = "data.path") -> t
     Raises:
         DataError: one of them names no file that can be read.
     """
-    paths = _named_files([given] if isinstance(given, str) else given, field)
+    paths = named_files([given] if isinstance(given, str) else given, field)
     return tuple(open_file(path_of(shown), shown, data) for shown in paths)
 
 
@@ -65,6 +65,11 @@ def looks_like_path(given: str) -> bool:
     """Whether a text is meant as a path here, and not as a split or a dataset id."""
     known = given.lower().endswith((*_SUFFIXES, ".txt", ".gz", ".zip", ".xlsx", ".xls", ".arrow"))
     return known or given.startswith((".", "/", "~")) or given.count("/") > 1 or glob.has_magic(given)
+
+
+def is_table(path: str) -> bool:
+    """Whether a file is named like one that holds rows."""
+    return path.lower().endswith(_SUFFIXES)
 
 
 def open_file(path: Path, shown: str, data: Data) -> Table:
@@ -91,7 +96,7 @@ def open_file(path: Path, shown: str, data: Data) -> Table:
 def folder(path: Path, shown: str, data: Data) -> Splits:
     """The splits of a folder: files named after a split, and sub-folders named so."""
     loose = data_files(path)
-    found = {split: [file for file in loose if _split_of(file.name) == split] for split in SPLITS}
+    found = {split: [file for file in loose if split_of(file.name) == split] for split in SPLITS}
     for entry in sorted(path.iterdir()):
         for split, names in SPLITS.items():
             if entry.is_dir() and entry.name.lower() in names:
@@ -100,10 +105,15 @@ def folder(path: Path, shown: str, data: Data) -> Splits:
         if len(loose) != 1:
             raise DataError(_no_split(shown, [file.name for file in loose]))
         found["train"] = loose
-    return {split: _opened(split, found[split], path, shown, data) for split in SPLITS if found[split]}
+    return {split: opened(split, found[split], path, shown, data) for split in SPLITS if found[split]}
 
 
-def _opened(split: str, paths: Sequence[Path], root: Path, shown: str, data: Data) -> tuple[Table, ...]:
+def opened(split: str, paths: Sequence[Path], root: Path, shown: str, data: Data) -> tuple[Table, ...]:
+    """The tables of a split's files, which lie below a folder.
+
+    Raises:
+        DataError: their suffixes differ, or are not read.
+    """
     suffixes = sorted({path.suffix.lower() for path in paths})
     if len(suffixes) > 1:
         says = f"The files of split '{split}' end in {shown_names(suffixes)}; they may be the same rows twice."
@@ -114,7 +124,7 @@ def _opened(split: str, paths: Sequence[Path], root: Path, shown: str, data: Dat
 
 def _by_split(paths: Sequence[str], data: Data) -> Splits:
     """Listed files by the split that their names tell; all of them train where none tells one."""
-    named = {path: _split_of(Path(path).name) for path in paths}
+    named = {path: split_of(Path(path).name) for path in paths}
     other = [path for path, split in named.items() if split is None]
     if other and len(other) < len(named):
         says = f"Some of these files are named after a split, others are not: {shown_names(other)}."
@@ -126,8 +136,12 @@ def _by_split(paths: Sequence[str], data: Data) -> Splits:
     return {split: tuple(open_file(path_of(path), path, data) for path in its) for split, its in splits.items() if its}
 
 
-def _named_files(given: Iterable[str], field: str) -> list[str]:
-    """Paths and globs as the paths of files, each once."""
+def named_files(given: Iterable[str], field: str) -> list[str]:
+    """Paths and globs as the paths of files, each once.
+
+    Raises:
+        DataError: one of them names no file.
+    """
     found: dict[str, None] = {}
     problems = []
     for one in given:
@@ -150,7 +164,7 @@ def _matches(pattern: str) -> list[str]:
 def data_files(folder: Path) -> list[Path]:
     """The files of a folder whose suffix says that they hold rows, sorted by name."""
     files = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
-    return [path for path in files if path.suffix.lower() in _SUFFIXES]
+    return [path for path in files if is_table(path.name)]
 
 
 def path_of(given: str) -> Path:
@@ -159,7 +173,8 @@ def path_of(given: str) -> Path:
     return Path(os.path.expanduser(given))
 
 
-def _split_of(name: str) -> str | None:
+def split_of(name: str) -> str | None:
+    """The split that a file is named after, if any."""
     return next((split for start, split in _STARTS.items() if start.match(name.lower())), None)
 
 

@@ -1,34 +1,40 @@
-"""Tables read under the task's roles: texts as Arrow, raw targets coded, a file and line for each row."""
+"""Tables read under the task's roles: inputs as Arrow, raw targets coded, a file and line for each row."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from hfadapt.data.columns import Column
-from hfadapt.data.table import BadRow, Batch, Table, type_name
+from hfadapt.data.answers import Refused
+from hfadapt.data.cells import CELL, cell
+from hfadapt.data.table import BadRow, Batch, Table, place, type_name
 from hfadapt.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hfadapt.data.columns import Column
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of one split."""
 
-    texts: dict[str, pa.ChunkedArray]
-    """Role → its texts."""
+    inputs: dict[str, pa.ChunkedArray]
+    """Role → its texts, or its pictures as cells (see `cells`)."""
     codes: np.ndarray
     """Places in `values`, int32; a target that many rows share is held once."""
     values: list[Any]
-    """The different raw targets, in the order in which they come first."""
+    """The different raw targets, in the order in which they come first; one None where none was read."""
     file: np.ndarray
     """Places in the list of files, int32."""
     line: np.ndarray
-    """Lines, or row numbers; int64."""
+    """Lines, or row numbers; 0 where the row is a file. int64."""
 
     def __len__(self) -> int:
         return len(self.line)
@@ -38,8 +44,12 @@ class Rows:
         if mask.all():
             return self
         kept = pa.array(mask)
-        texts = {role: column.filter(kept) for role, column in self.texts.items()}
-        return replace(self, texts=texts, codes=self.codes[mask], file=self.file[mask], line=self.line[mask])
+        inputs = {role: column.filter(kept) for role, column in self.inputs.items()}
+        return replace(self, inputs=inputs, codes=self.codes[mask], file=self.file[mask], line=self.line[mask])
+
+    def place(self, row: int, files: Sequence[str]) -> str:
+        """`reviews.csv:12`, given what `file` counts."""
+        return place(files[self.file[row]], int(self.line[row]))
 
 
 @dataclass
@@ -55,39 +65,55 @@ class Reading:
 class _Reader:
     """Gathers the batches of several tables."""
 
-    def __init__(self, texts: Sequence[str]):
+    def __init__(self, roles: Sequence[str], texts: Sequence[str], pictures: Sequence[str], several: bool):
         self.bad: list[BadRow] = []
-        self._texts: dict[str, list[pa.Array]] = {role: [] for role in texts}
+        self._roles = roles
+        self._texts = [role for role in roles if role in texts]
+        self._pictures = [role for role in roles if role in pictures]
+        self._several = several
+        self._inputs: dict[str, list[pa.Array]] = {r: [] for r in roles if r in texts or r in pictures}
         self._codes = array("i")
         self._code_of: dict[Any, int] = {}
         self._values: list[Any] = []
         self._file = array("i")
         self._line = array("q")
 
-    def add(self, batch: Batch, roles: Sequence[str], shown: str, file: int) -> None:
-        """Take the rows of a batch whose texts are texts; its columns stand in the order of `roles`."""
-        columns = dict(zip(roles, batch.values, strict=True))
-        lines = batch.lines
-        wrong = self._not_texts({role: columns[role] for role in self._texts})
+    def add(self, batch: Batch, table: Table, file: int) -> None:
+        """Take the rows of a batch whose inputs are what they should be; its columns stand in the order of the roles.
+
+        file: the place of the table in the list of files, or of its first file where its rows are files.
+        """
+        columns = dict(zip(self._roles, batch.values, strict=True))
+        wrong: dict[int, str] = {}
+        lines: Sequence[int] = batch.lines
+        for role in self._pictures:
+            columns[role] = [cell(role, value, table) for value in columns[role]]
+            wrong |= {i: str(its) for i, its in enumerate(columns[role]) if isinstance(its, Refused)}
+        for role in self._texts if self._several else ():
+            lines, columns, wrong = _one_each(role, lines, columns, wrong)
+        wrong = self._not_texts({role: columns[role] for role in self._texts}) | wrong
+        own = table.files
         if wrong:
-            self.bad += [BadRow(shown, lines[i], says) for i, says in sorted(wrong.items())]
+            self.bad += [_bad_row(table, lines[i], says) for i, says in sorted(wrong.items())]
             kept = [i for i in range(len(lines)) if i not in wrong]
             lines = [lines[i] for i in kept]
             columns = {role: [values[i] for i in kept] for role, values in columns.items()}
         for role, values in columns.items():
-            if role in self._texts:
-                self._texts[role].append(pa.array(values, pa.string()))
+            if role in self._inputs:
+                self._inputs[role].append(pa.array(values, CELL if role in self._pictures else pa.string()))
             else:
                 self._codes.extend(map(self._code, values))
-        self._line.extend(lines)
-        self._file.extend([file] * len(lines))
+        self._line.extend([0] * len(lines) if own else lines)
+        self._file.extend([file + line - 1 for line in lines] if own else [file] * len(lines))
 
     def rows(self) -> Rows:
         """All that was taken."""
+        kinds = {role: CELL if role in self._pictures else pa.string() for role in self._inputs}
+        targets = len(self._roles) > len(self._inputs)
         return Rows(
-            {role: pa.chunked_array(chunks, pa.string()) for role, chunks in self._texts.items()},
-            np.frombuffer(self._codes, np.int32) if self._codes else np.zeros(0, np.int32),
-            self._values,
+            {role: pa.chunked_array(chunks, kinds[role]) for role, chunks in self._inputs.items()},
+            np.frombuffer(self._codes, np.int32) if self._codes else np.zeros(len(self._line), np.int32),
+            self._values if targets else [None],
             np.frombuffer(self._file, np.int32) if self._file else np.zeros(0, np.int32),
             np.frombuffer(self._line, np.int64) if self._line else np.zeros(0, np.int64),
         )
@@ -115,19 +141,58 @@ class _Reader:
         return wrong
 
 
-def read(tables: Sequence[Table], columns: Mapping[str, Column], texts: Sequence[str], files: list[str]) -> Reading:
-    """The rows of a split; `files` grows by the tables that it doesn't name yet."""
-    reader = _Reader([role for role in columns if role in texts])
+def read(
+    tables: Sequence[Table],
+    columns: Mapping[str, Column],
+    texts: Sequence[str],
+    files: list[str],
+    *,
+    pictures: Sequence[str] = (),
+    several: bool = False,
+) -> Reading:
+    """The rows of a split; `files` grows by the files that it doesn't name yet.
+
+    texts, pictures: the roles that hold them; several: a list of texts makes a row of each.
+    """
+    reader = _Reader(list(columns), texts, pictures, several)
     fatal: list[Problem] = []
     for table in tables:
-        if table.shown not in files:
-            files.append(table.shown)
         try:
+            file = _registered(table, files)
             for batch in table.batches([column.name for column in columns.values()], reader.bad):
-                reader.add(batch, list(columns), table.shown, files.index(table.shown))
+                reader.add(batch, table, file)
         except DataError as error:
             fatal += error.problems
     return Reading(reader.rows(), reader.bad, fatal)
+
+
+def _registered(table: Table, files: list[str]) -> int:
+    """The place of a table, or of the first of its files, in the list of files."""
+    if table.files is not None:
+        files += table.files
+        return len(files) - len(table.files)
+    if table.shown not in files:
+        files.append(table.shown)
+    return files.index(table.shown)
+
+
+def _one_each(
+    role: str, lines: Sequence[int], columns: dict[str, list[Any]], wrong: Mapping[int, str]
+) -> tuple[Sequence[int], dict[str, list[Any]], dict[int, str]]:
+    """The rows of a batch, those that have a list under a role repeated for each element of it."""
+    if not any(isinstance(value, list) for value in columns[role]):
+        return lines, columns, dict(wrong)
+    says = {i: f"The list under {role} is empty." for i, value in enumerate(columns[role]) if value == []} | dict(wrong)
+    # What is wrong with a row is told once, not for each of its texts.
+    lists = [value if isinstance(value, list) and i not in says else [value] for i, value in enumerate(columns[role])]
+    row_of = [i for i, its in enumerate(lists) for _ in its]
+    spread = {other: [its[i] for i in row_of] for other, its in columns.items()}
+    spread[role] = [one for its in lists for one in its]
+    return [lines[i] for i in row_of], spread, {i: says[row] for i, row in enumerate(row_of) if row in says}
+
+
+def _bad_row(table: Table, line: int, says: str) -> BadRow:
+    return BadRow(table.files[line - 1], 0, says) if table.files else BadRow(table.shown, line, says)
 
 
 def _is_encodable(text: str) -> bool:

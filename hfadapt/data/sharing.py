@@ -1,4 +1,4 @@
-"""Setting shares of the training rows aside: stratified, repeatable, no text in two splits."""
+"""Setting shares of the training rows aside: stratified, repeatable, no text or picture in two splits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FREE = -1
 
 @dataclass(frozen=True)
 class _Groups:
-    """Rows with the same normalised texts go to one split together."""
+    """Rows with the same normalised texts, or nearly the same picture, go to one split together."""
 
     of_row: np.ndarray
     size: np.ndarray
@@ -29,11 +29,14 @@ class _Groups:
     """Stratum → its groups, in the order in which they are taken."""
 
 
-def set_aside(keys: np.ndarray, strata: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+def set_aside(
+    keys: np.ndarray, strata: np.ndarray, shares: Mapping[str, float], seed: int, what: str = "text"
+) -> dict[str, np.ndarray]:
     """Split → a mask of the rows that go there; `train` has what is left.
 
     keys: equal for rows that must stay together, uint64; strata: the labels whose proportions to keep;
     a row of each stays in train. The order of rows is no matter, nor that of the shares.
+    what: what such rows have in common, for messages.
 
     Raises:
         DataError: there are too few rows.
@@ -55,15 +58,15 @@ def set_aside(keys: np.ndarray, strata: np.ndarray, shares: Mapping[str, float],
             made[split] = split_of[groups.of_row] == place
             share = shares.get(split, 1)
             if len(keys) * share < 1 - 1e-9 or not made[split].any():
-                problems.append(_too_few(split, share, len(keys), len(groups.size), len(groups.members)))
+                problems.append(_too_few(split, share, len(keys), groups, what))
     if problems:
         raise DataError(*problems)
     return made
 
 
 def strata(ids: np.ndarray, kind: Kind) -> np.ndarray:
-    """The stratum of each row: its label; with several labels the rarest of them; with a number none."""
-    if kind == "label":
+    """The stratum of each row: its label, if any; with several labels the rarest of them; with a number none."""
+    if kind in {"label", "pairs"}:
         return ids
     if kind == "number":
         return np.full(len(ids), FREE, np.int64)
@@ -127,8 +130,9 @@ def _give_back(groups: _Groups, split_of: np.ndarray, strata: np.ndarray) -> Non
         split_of[groups.of_row[np.argmax(strata == kind)]] = 0
 
 
-def _too_few(split: str, share: float, rows: int, texts: int, strata: int) -> Problem:
-    has = f"{count(rows, 'row')} to train on ({count(texts, 'different text')}"
+def _too_few(split: str, share: float, rows: int, groups: _Groups, what: str) -> Problem:
+    strata = len(groups.members)
+    has = f"{count(rows, 'row')} to train on ({count(len(groups.size), f'different {what}')}"
     has += f", {count(strata, 'label')})" if strata > 1 else ")"
     if split == "train":
         return Problem(field="data", says=f"{has} are too few to set rows aside and train.", hint="Give more rows.")

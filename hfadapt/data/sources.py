@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfadapt.data import hub, local
+from hfadapt.data import folders, hub, local
 from hfadapt.data.arrow import DatasetTable
 from hfadapt.data.local import Splits
 from hfadapt.errors import DataError, Problem, did_you_mean
@@ -27,14 +29,21 @@ class Source:
     splits: Splits
 
 
-def find(data: Data) -> Source:
+def find(data: Data, pictures: Sequence[str] = ()) -> Source:
     """The source that `data.path` names.
+
+    pictures: the task's roles that hold some; without any a folder of pictures is no source.
 
     Raises:
         DataError: there is nothing there, or it can't be told which files are which split.
     """
     shown = data.path if isinstance(data.path, str) else ", ".join(data.path)
-    found = _builtin(shown, data) if shown.startswith("builtin/") else local.splits(data.path, data)
+    if shown.startswith("builtin/"):
+        found: Splits | None = _builtin(shown, data)
+    elif pictures and isinstance(data.path, str) and os.path.isdir(folder := local.path_of(data.path)):
+        found = folders.splits(folder, shown, data, named(data, pictures))
+    else:
+        found = local.splits(data.path, data)
     if found is None:
         return Source(shown, hub.splits(shown, data.name, data.revision))
     wrong = [field for field in ("name", "revision") if getattr(data, field) is not None]
@@ -44,17 +53,27 @@ def find(data: Data) -> Source:
     return Source(shown, found)
 
 
+def named(data: Data, pictures: Sequence[str]) -> str | None:
+    """The column of pictures that the recipe names, if it does."""
+    return next((data.columns[role] for role in pictures if role in data.columns), None)
+
+
 def _builtin(given: str, data: Data) -> Splits:
     name = given.removeprefix("builtin/")
-    folders = {path.name: path for path in BUILTIN.iterdir() if path.is_dir() and local.data_files(path)}
+    kept = {path.name: path for path in BUILTIN.iterdir() if path.is_dir() and _holds_rows(path)}
     modules = {path.stem.replace("_", "-"): path.stem for path in BUILTIN.glob("[!_]*.py")}
-    if name in folders:
-        return local.folder(folders[name], given, data)
+    if name in kept:
+        return local.folder(kept[name], given, data)
     if name in modules:
         made = importlib.import_module(f"hfadapt.builtin.{modules[name]}").make()
         return {split: (_table(columns, f"{given} ({split})"),) for split, columns in made.items()}
-    hint = did_you_mean(name, {*folders, *modules})
+    hint = did_you_mean(name, {*kept, *modules})
     raise DataError(Problem(field="data.path", says=f"There is no built-in dataset '{name}'.", hint=hint))
+
+
+def _holds_rows(folder: Path) -> bool:
+    # A model's folder holds json files too.
+    return bool(local.data_files(folder)) and not (folder / "config.json").exists()
 
 
 def _table(columns: dict[str, list[Any]], shown: str) -> DatasetTable:

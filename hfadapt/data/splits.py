@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hfadapt.data import local
+from hfadapt.data import folders, local, sources
 from hfadapt.data.local import SPLITS, Splits
 from hfadapt.data.sources import Source
 from hfadapt.data.table import Table
@@ -29,8 +30,10 @@ class Chosen:
     """The share of the training rows for each of the others."""
 
 
-def choose(data: Data, source: Source) -> Chosen:
+def choose(data: Data, source: Source, pictures: Sequence[str] = ()) -> Chosen:
     """What `data.train`, `data.validation` and `data.test` ask for.
+
+    pictures: the task's roles that hold some; a split may then be a folder of them.
 
     Raises:
         DataError: a split or file isn't there, two splits are the same, or nothing is left to train on.
@@ -46,7 +49,7 @@ def choose(data: Data, source: Source) -> Chosen:
             if isinstance(value, float):
                 shares[split] = value
             elif value is not None:
-                given[split] = _tables(split, value, names, data, source)
+                given[split] = _tables(split, value, names, data, source, pictures)
             elif own:
                 given[split] = source.splits[own]
             else:
@@ -62,11 +65,18 @@ def choose(data: Data, source: Source) -> Chosen:
 
 
 def _tables(
-    split: str, value: str | list[str], names: Mapping[str, str | None], data: Data, source: Source
+    split: str,
+    value: str | list[str],
+    names: Mapping[str, str | None],
+    data: Data,
+    source: Source,
+    pictures: Sequence[str],
 ) -> tuple[Table, ...]:
     """The tables of a split of the source, or of files."""
     name = names.get(split)
     if name is None:
+        if pictures and split != "train" and isinstance(value, str) and os.path.isdir(local.path_of(value)):
+            return folders.tables(local.path_of(value), value, data, sources.named(data, pictures))
         if split == "train" or (isinstance(value, str) and not local.looks_like_path(value)):
             says = f"'{source.shown}' has no split '{value}'."
             raise DataError(Problem(field=f"data.{split}", says=says, hint=did_you_mean(value, source.splits)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 BATCH = 10_000
@@ -17,13 +18,22 @@ class BadRow:
 
     file: str
     line: int
-    """The line where it starts; the number of the row where a file has no lines. Both from 1."""
+    """The line where it starts; the number of the row where a file has no lines. Both from 1.
+    0 where the row is the whole file, as pictures are."""
     says: str
 
     @property
     def where(self) -> str:
-        """`reviews.csv:12`."""
-        return f"{self.file}:{self.line}"
+        """`reviews.csv:12`, `cats/7.jpg`."""
+        return place(self.file, self.line)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A warning about the data: what was found and what follows from it, and how many rows it concerns."""
+
+    says: str
+    rows: int
 
 
 class Batch(NamedTuple):
@@ -35,6 +45,11 @@ class Batch(NamedTuple):
 
 class Table(ABC):
     """Rows under named columns. Nothing is opened before `columns` or `batches` is read."""
+
+    folder: Path | None = None
+    """Where the paths in it start; None where they start from the working directory."""
+    confined = False
+    """Whether paths in it may not lead out of `folder`."""
 
     def __init__(self, shown: str):
         self.shown = shown
@@ -60,6 +75,25 @@ class Table(ABC):
     def label_names(self, column: str) -> tuple[str, ...]:
         """The labels that the table itself lists for a column, in the order of their ids."""
         return ()
+
+    @property
+    def pictures(self) -> frozenset[str]:
+        """The columns that can hold nothing but pictures."""
+        return frozenset()
+
+    @property
+    def files(self) -> Sequence[str] | None:
+        """What messages call each row, by its line, where each is a file of its own."""
+        return None
+
+    def remarks(self, split: str) -> Iterator[Finding]:
+        """Warnings about what is not among the rows; asked once all batches were read."""
+        yield from ()
+
+
+def place(file: str, line: int) -> str:
+    """`reviews.csv:12`; the file alone where the row is the whole of it."""
+    return f"{file}:{line}" if line else file
 
 
 def type_name(value: object) -> str:

@@ -28,7 +28,8 @@ class Targets:
     """The targets of one split."""
 
     ids: np.ndarray
-    """`label`: (rows,) int64; `labels`: (rows, labels) int8, 0 or 1; `number`: (rows,) float64."""
+    """`label`: (rows,) int64; `labels`: (rows, labels) int8, 0 or 1; `number`: (rows,) float64;
+    `pairs`: (rows,) int64, -1 where a row has no label."""
     refused: dict[int, str]
     """Row → why its target can't be used; its entry in `ids` means nothing."""
     repeated: int
@@ -50,7 +51,7 @@ def understand(
         split: [answer(value, kind, data.label_separator) for value in its.values] for split, its in rows.items()
     }
     train = rows["train"]
-    if kind == "label":
+    if kind in {"label", "pairs"}:
         answers["train"] = _one_type(train, answers["train"])
         if not data.labels:
             _refuse_fractions(train)
@@ -92,7 +93,7 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 def constant(ids: np.ndarray, labels: Labels) -> list[Problem]:
     """The problem that all rows of train have the same target, if so."""
-    if not len(ids) or (ids != ids[:1]).any():
+    if labels.kind == "pairs" or not len(ids) or (ids != ids[:1]).any():
         return []
     what = "the same labels"
     if labels.kind != "labels":
@@ -113,15 +114,15 @@ def _given(names: Sequence[str | int], kind: Kind) -> tuple[str, ...]:
 
 
 def _one_type(rows: Rows, answers: Sequence[Answer]) -> list[Answer]:
-    """The answers; those are refused whose type is not that of most rows, like a 1 among words."""
+    """The answers; those are refused whose type is not that of most rows, like a 1 among words. None has no type."""
     total: dict[str, int] = {}
     for value, its, many in zip(rows.values, answers, np.bincount(rows.codes), strict=True):
-        if not isinstance(its, Refused):
+        if its and not isinstance(its, Refused):
             total[type_name(value)] = total.get(type_name(value), 0) + int(many)
     usual = max(total, key=lambda name: total[name], default="")
     return [
         its
-        if isinstance(its, Refused) or type_name(value) == usual
+        if isinstance(its, Refused) or not its or type_name(value) == usual
         else Refused(f"The label is {type_name(value)}, {value!r}; in most rows it is {usual}.")
         for value, its in zip(rows.values, answers, strict=True)
     ]
@@ -174,7 +175,7 @@ def _table(answers: Sequence[Answer], labels: Labels) -> np.ndarray:
     if labels.kind == "number":
         return np.array([its if isinstance(its, float) else np.nan for its in answers], np.float64)
     ids = [[labels.id_of[name] for name in its] if isinstance(its, tuple) else [] for its in answers]
-    if labels.kind == "label":
+    if labels.kind in {"label", "pairs"}:
         return np.array([its[0] if its else -1 for its in ids], np.int64)
     table = np.zeros((len(answers), len(labels)), np.int8)
     for line, its in zip(table, ids, strict=True):
