@@ -23,7 +23,7 @@ import numpy as np
 import xxhash
 from PIL import Image, UnidentifiedImageError
 
-from hfadapt.data.near import SIDE, near_hash
+from hfadapt.data.near import BYTES, SIDE, near_hash
 
 Cell = Mapping[str, Any]
 
@@ -71,8 +71,8 @@ class Looked:
     """Width and height in pixels, upright; zeros where there is a problem."""
     exact: int = 0
     """64 bits, equal where the bytes of the files are equal."""
-    near: bytes = b"\0" * 32
-    """256 bits, few of which differ where the pictures look the same (see `near_hash`)."""
+    near: bytes = b"\0" * BYTES
+    """Of BYTES bytes, few of whose bits differ where the pictures look the same (see `near_hash`)."""
 
 
 def open_picture(cell: Cell, *, within: int | None = None) -> Image.Image:

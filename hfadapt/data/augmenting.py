@@ -1,0 +1,214 @@
+"""Pictures changed at random before each epoch: the same generator gives the same picture, whatever process asks.
+
+Geometry is Pillow's, which shrinks and turns in less time than it takes to make a tensor; the rest is kornia's.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+NAMES = ("crop", "flip", "rotate", "colour", "rand_augment", "trivial_augment", "erasing", "mixup", "cutmix")
+BETWEEN = Image.Resampling.BILINEAR
+# The operations and ranges of RandAugment (Cubuk et al. 2020, table 6), which TrivialAugment (Müller and Hutter 2021)
+# draws from too. Kornia's own defaults add inverted colours, multiply shears by 180 degrees (up to a slope of 1.4
+# where the papers say 0.3), and keep no bit at all in some pictures: these come out black.
+_SHEAR = math.degrees(math.atan(0.3)) / 180
+_POLICY = [
+    [("auto_contrast", 0, 1)],
+    [("equalize", 0, 1)],
+    [("rotate", -30.0, 30.0)],
+    [("posterize", 4.0, 8.0)],
+    [("solarize", 0.0, 1.0)],
+    [("color", 0.1, 1.9)],
+    [("contrast", 0.1, 1.9)],
+    [("brightness", 0.1, 1.9)],
+    [("sharpness", 0.1, 1.9)],
+    [("shear_x", -_SHEAR, _SHEAR)],
+    [("shear_y", -_SHEAR, _SHEAR)],
+    [("translate_x", -0.1, 0.1)],
+    [("translate_y", -0.1, 0.1)],
+]
+
+
+def names() -> tuple[str, ...]:
+    """The options there are, in the order in which they act."""
+    return NAMES
+
+
+class Augmenter:
+    """Changes one picture at random.
+
+    options: any object with the fields below, absent or empty ones being off.
+        crop: the least share of the area that is kept, in a part of aspect 3/4 to 4/3 (Szegedy et al. 2015)
+        flip: "horizontal", "vertical" or "both", each with probability 1/2
+        rotate: up to so many degrees either way; corners take the colour of the picture's edge
+        colour: strength of changes to brightness, contrast and saturation, a quarter of it to the hue
+        rand_augment: a magnitude between 1 and 29, or `{n: operations, m: magnitude}`
+        trivial_augment: one operation of RandAugment's at any magnitude
+        erasing: the probability of a grey rectangle (Zhong et al. 2020)
+    size: (height, width) that the model sees.
+    """
+
+    def __init__(self, options: object, size: tuple[int, int]) -> None:
+        self.options = {name: getattr(options, name, None) for name in NAMES}
+        self.size = size
+
+    def __call__(self, picture: Image.Image, random: np.random.Generator) -> Image.Image:
+        """An RGB picture changed; in the model's size if it was cropped, else not enlarged.
+
+        Uncropped pictures of more than twice the model's size are halved, and halved again, before all else.
+        """
+        if self.options["crop"]:
+            picture = _cropped(picture, self.options["crop"], self.size, random)
+        else:
+            picture = _shrunk(picture, self.size)
+        picture = _flipped(picture, self.options["flip"], random)
+        if self.options["rotate"]:
+            angle = random.uniform(-self.options["rotate"], self.options["rotate"])
+            picture = picture.rotate(angle, BETWEEN, fillcolor=_edge(picture))
+        wants_kornia = any(self.options[name] for name in ("colour", "rand_augment", "trivial_augment", "erasing"))
+        return self._through_kornia(picture, random) if wants_kornia else picture
+
+    def _through_kornia(self, picture: Image.Image, random: np.random.Generator) -> Image.Image:
+        import torch
+
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which would seed every accelerator as well.
+            torch.default_generator.manual_seed(int(random.integers(1 << 62)))
+            for operation in self._operations:
+                pixels = operation(pixels)
+        changed = (pixels[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+        return Image.fromarray(changed.numpy())
+
+    @cached_property
+    def _operations(self) -> list[Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import kornia.augmentation as kornia
+            from kornia.augmentation.auto import RandAugment, TrivialAugment
+
+        found: list[Any] = []
+        if strength := self.options["colour"]:
+            found.append(kornia.ColorJitter(strength, strength, strength, min(0.5, strength / 4)))
+        if self.options["rand_augment"]:
+            operations, magnitude = _rand(self.options["rand_augment"])
+            found.append(RandAugment(operations, magnitude, policy=_POLICY))
+        if self.options["trivial_augment"]:
+            found.append(TrivialAugment(policy=_POLICY))
+        if self.options["erasing"]:
+            found.append(kornia.RandomErasing(p=self.options["erasing"], value=0.5))
+        return found
+
+
+def mix(
+    kind: Literal["mixup", "cutmix"], alpha: float, one: np.ndarray, other: np.ndarray, random: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """Two encoded pictures as one, and the share of the first in it: that is its label's weight.
+
+    mixup (Zhang et al. 2017) adds them, cutmix (Yun et al. 2019) pastes a rectangle of the other into the first; the
+    share is drawn from Beta(alpha, alpha). one, other: float32 (channels, height, width); neither is changed.
+    """
+    if one.shape != other.shape:
+        raise ValueError(f"pictures of {one.shape} and {other.shape} cannot be mixed")
+    share = float(random.beta(alpha, alpha))
+    if kind == "mixup":
+        return (one * np.float32(share) + other * np.float32(1 - share)), share
+    _, height, width = one.shape
+    side = math.sqrt(1 - share)
+    top, bottom = _around(int(random.integers(height)), round(height * side), height)
+    left, right = _around(int(random.integers(width)), round(width * side), width)
+    mixed = one.copy()
+    mixed[:, top:bottom, left:right] = other[:, top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+def sheet(path: Path | str, rows: Sequence[Sequence[Image.Image]], titles: Sequence[str], tile: int = 100) -> None:
+    """Write a contact sheet (PNG): a row of pictures under each title, the original first.
+
+    tile: the side of the square that each picture is fitted into, in pixels.
+    """
+    gap, line = 8, 18
+    width = max([gap + (tile + gap) * len(row) for row in rows] + [2 * gap + tile])
+    paper = Image.new("RGB", (width, gap + (line + tile + gap) * len(rows)), "white")
+    draw, font = ImageDraw.Draw(paper), ImageFont.load_default(13)
+    for number, (row, title) in enumerate(zip(rows, titles, strict=True)):
+        top = gap + number * (line + tile + gap)
+        draw.text((gap, top), _fitting(title, width - 2 * gap, font), "black", font)
+        for column, picture in enumerate(row):
+            small = ImageOps.contain(picture, (tile, tile), Image.Resampling.BICUBIC)
+            left = gap + column * (tile + gap) + (tile - small.width) // 2
+            paper.paste(small, (left, top + line + (tile - small.height) // 2))
+    paper.save(path, "PNG")
+
+
+def _cropped(picture: Image.Image, least: float, size: tuple[int, int], random: np.random.Generator) -> Image.Image:
+    """A random part in the model's size."""
+    width, height = picture.size
+    box = (0.0, 0.0, float(width), float(height))
+    for _ in range(10):
+        area = width * height * random.uniform(least, 1)
+        aspect = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        wide, high = math.sqrt(area * aspect), math.sqrt(area / aspect)
+        if wide <= width and high <= height:
+            left, top = random.uniform(0, width - wide), random.uniform(0, height - high)
+            box = (left, top, left + wide, top + high)
+            break
+    else:
+        # Long pictures have no such part: the middle, as near to a square as may be.
+        wide, high = min(width, height * 4 / 3), min(height, width * 4 / 3)
+        left, top = (width - wide) / 2, (height - high) / 2
+        box = (left, top, left + wide, top + high)
+    return picture.resize((size[1], size[0]), BETWEEN, box=box, reducing_gap=3)
+
+
+def _shrunk(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    factor = min(picture.width // (2 * size[1]), picture.height // (2 * size[0]))
+    return picture.reduce(1 << factor.bit_length() - 1) if factor > 1 else picture
+
+
+def _flipped(picture: Image.Image, ways: str | None, random: np.random.Generator) -> Image.Image:
+    if ways in ("horizontal", "both") and random.random() < 0.5:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if ways in ("vertical", "both") and random.random() < 0.5:
+        picture = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    return picture
+
+
+def _edge(picture: Image.Image) -> tuple[int, int, int]:
+    """The usual colour of the outermost pixels."""
+    pixels = np.asarray(picture)
+    rim = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    red, green, blue = np.median(rim, axis=0).astype(int).tolist()
+    return red, green, blue
+
+
+def _rand(given: Any) -> tuple[int, int]:
+    """How many operations, and how strong they are."""
+    if isinstance(given, int):
+        return 2, given
+    if isinstance(given, Mapping):
+        return given.get("n", 2), given["m"]
+    return given.n, given.m
+
+
+def _around(middle: int, length: int, most: int) -> tuple[int, int]:
+    return max(0, middle - length // 2), min(most, middle - length // 2 + length)
+
+
+def _fitting(title: str, width: int, font: Any) -> str:
+    """A title in one line, cut where it is too long."""
+    title = " ".join(title.split())
+    if font.getlength(title) <= width:
+        return title
+    while title and font.getlength(title + "…") > width:
+        title = title[: -max(1, len(title) // 16)]
+    return title.rstrip() + "…"
