@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,21 @@ import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, set_seed
 
-from hfadapt import card, settings
+from hfadapt import card, judging, settings
 from hfadapt.backbones.base import Anatomy, anatomy
 from hfadapt.errors import HfadaptError
 from hfadapt.folder import Run, clear, new_run, open_run, readable, scores_json
+from hfadapt.judging import REPLICATES
 from hfadapt.methods.base import Stage
 from hfadapt.noise import quiet
 from hfadapt.planning import Plan, last_layers, newly_initialised
-from hfadapt.scoring import baselines, evaluated
-from hfadapt.scoring.tally import Score, Tally
-from hfadapt.showing import plan_yaml
-from hfadapt.training.evaluating import evaluate
-from hfadapt.training.rows import Rows, balanced
+from hfadapt.showing import draw_augmented, plan_yaml
+from hfadapt.training.evaluating import Judged
+from hfadapt.training.rows import balanced
 from hfadapt.training.stages import Training, train
 from hfadapt.training.trainer import ExactLoss
 from hfadapt.training.watching import Journal, Listener
-
-REPLICATES = 1000
-"""Bootstrap replicates behind an interval."""
+from hfadapt.zero_shot import ZeroShot
 
 
 def adapt(
@@ -53,7 +50,7 @@ def adapt(
         journal = Journal(run.path / "log.jsonl", listener)
         journal("begin", run=str(run.path), resumed=bool(resume))
         training = prepare(plan, run)
-        simple = compare(plan) if journal.active else {}
+        simple = judging.compare(plan) if journal.active else {}
         journal("baselines", scores=_plain(simple))
         set_seed(plan.settled["seed"])
         started = time.monotonic()
@@ -66,8 +63,10 @@ def adapt(
         finished = plan.recipe.adapt.finish(wrapped)
         if journal.active:
             save(finished, plan, run)
-        scores = {split: score(finished, plan, split, training) for split in ("validation", "test")}
+        judged = {split: judge(finished, plan, split, training) for split in judging.JUDGED}
+        scores = {split: its.scores for split, its in judged.items()}
         if journal.active:
+            judging.draw(plan, judged["test"], run)
             cost = {"train_seconds": round(seconds, 1), "peak_memory_bytes": peak_memory(), "steps": plan.steps}
             run.write("README.md", card.text(plan, scores, simple, cost))
             run.write("scores.json", scores_json(scores, simple, cost=cost))
@@ -101,6 +100,8 @@ def _begin(plan: Plan, out: str | Path | None) -> Run:
             run = new_run(plan.recipe, out)
             run.write("recipe.yaml", plan.recipe.text)
             run.write("plan.yaml", plan_yaml(plan))
+            if plan.recipe.task.varies:
+                draw_augmented(plan, run)
             if plan.data.skipped:
                 skipped = [{"where": row.where, "says": row.says} for row in plan.data.skipped]
                 run.write("bad_rows.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in skipped))
@@ -117,65 +118,22 @@ def _begin(plan: Plan, out: str | Path | None) -> Run:
 def prepare(plan: Plan, run: Run) -> Training:
     """Encode the rows, and gather what all stages share."""
     data, recipe = plan.data, plan.recipe
-    rows = {split: encode(plan, split) for split in ("train", "validation")}
-    targets = np.asarray(data.splits["train"]["label"][:])
-    loss = ExactLoss(
-        recipe.task,
-        data.labels,
-        recipe.task.weights(targets, data.labels),
-        float(plan.settled.get("label_smoothing_factor", 0.0)),
-    )
+    rows = {split: judging.encode(plan, split) for split in ("train", "validation")}
+    targets = np.asarray(rows["train"].table["labels"][:])
+    weights = recipe.task.weights(targets, data.labels)
+    loss = ExactLoss(recipe.task, data.labels, weights, float(plan.settled.get("label_smoothing_factor", 0.0)))
+    seed = plan.settled["seed"]
     processes = PartialState().num_processes
     return Training(
         settled=plan.settled,
         steps=settings.total_steps(plan.settled, len(rows["train"]), processes),
         loss=loss,
-        tally=lambda: tally(plan, replicates=0),
+        tally=lambda: judging.tally(recipe.task, data.labels, recipe.metrics, seed=seed, replicates=0),
         train=rows["train"],
         validation=rows["validation"],
         collator=recipe.task.collator(plan.processor),
         folder=run.checkpoints,
         chances=balanced(targets) if recipe.data.sampling == "balanced" else None,
-    )
-
-
-def encode(plan: Plan, split: str) -> Rows:
-    """The rows of a split as model inputs, with `labels`."""
-    return encode_rows(plan.recipe.task, plan.processor, plan.data.splits[split], plan.data.labels.kind)
-
-
-def encode_rows(task: Any, processor: Any, rows: Any, kind: str | None) -> Rows:
-    """kind: of the targets in the rows' column `label`; None where they have none."""
-    from datasets import List, Value
-
-    encoded = rows.map(
-        lambda batch: task.encode(batch, processor),
-        batched=True,
-        remove_columns=rows.column_names,
-        load_from_cache_file=False,
-    )
-    lengths = np.asarray([len(ids) for ids in encoded["input_ids"]]) if "input_ids" in encoded.column_names else None
-    if kind is not None:
-        types = {"label": Value("int64"), "labels": List(Value("float32")), "number": Value("float32")}
-        encoded = encoded.add_column("labels", rows["label"][:]).cast_column("labels", types[kind])
-    return Rows(encoded, lengths)
-
-
-def compare(plan: Plan) -> Mapping[str, Mapping[str, Mapping[str, Score]]]:
-    """What simple methods reach on the same rows."""
-    data, pair = plan.data, "text_pair" in plan.recipe.task.roles
-    texts = {
-        split: baselines.Texts(
-            rows["text"][:],
-            rows["text_pair"][:] if pair and "text_pair" in rows.column_names else None,
-            np.asarray(rows["label"][:]),
-        )
-        for split, rows in data.splits.items()
-    }
-    judged = {split: texts[split] for split in ("validation", "test")}
-    seed = plan.settled["seed"]
-    return baselines.text_baselines(
-        data.labels.kind, data.labels.names, texts["train"], judged, seed=seed, replicates=REPLICATES
     )
 
 
@@ -194,12 +152,23 @@ def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
     for name, layer in last_layers(model):
         if not plan.same_labels and f"{name}.weight" not in found["missing_keys"]:
             layer.reset_parameters()
+    if getattr(plan.recipe.task, "head", "new") == "zero-shot":
+        _start_head(model, plan)
     # What adapters and configurations remember; a local path would mean nothing elsewhere.
     model.config.name_or_path = plan.source.name
     parts = anatomy(model, new)
     if parts != plan.anatomy and plan.source.local:
         raise HfadaptError(f"'{plan.source.name}' changed since it was planned.")
     return model, parts
+
+
+def _start_head(model: PreTrainedModel, plan: Plan) -> None:
+    """Let the head begin with the names of the classes."""
+    task: Any = plan.recipe.task
+    asked = ZeroShot.of(plan.source, plan.data.labels.names, task.templates, model.device)
+    (_, layer), *_ = last_layers(model)
+    train = plan.data.splits["train"]
+    asked.start(model, layer, judging.encode_rows(task, plan.processor, train, plan.data.labels))
 
 
 def build(plan: Plan) -> tuple[torch.nn.Module, Sequence[Stage]]:
@@ -209,24 +178,20 @@ def build(plan: Plan) -> tuple[torch.nn.Module, Sequence[Stage]]:
     return wrapped, plan.recipe.adapt.stages(wrapped, parts)
 
 
-def score(model: torch.nn.Module, plan: Plan, split: str, training: Training) -> dict[str, Score]:
-    """The scores of a model on a split, with intervals."""
-    return evaluate(
+def judge(model: torch.nn.Module, plan: Plan, split: str, training: Training) -> Judged:
+    """How a model does on a split, with intervals."""
+    recipe, labels, seed = plan.recipe, plan.data.labels, plan.settled["seed"]
+    return judging.judge(
         model,
-        encode(plan, split),
+        recipe.task,
+        plan.processor,
+        plan.data.splits[split],
+        labels,
         loss=training.loss,
-        tally=lambda: tally(plan, replicates=REPLICATES),
-        collator=training.collator,
+        fresh=lambda: judging.tally(recipe.task, labels, recipe.metrics, seed=seed, replicates=REPLICATES),
         batch_size=plan.settled["per_device_eval_batch_size"],
         folder=str(training.folder),
     )
-
-
-def tally(plan: Plan, replicates: int) -> Tally:
-    """An empty tally of the plan's metrics."""
-    labels = plan.data.labels
-    extra = [evaluated.load(name, labels.kind) for name in plan.recipe.metrics]
-    return Tally(labels.kind, labels.names, replicates=replicates, seed=plan.settled["seed"], extra=extra)
 
 
 def save(model: torch.nn.Module, plan: Plan, run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hfadapt.backbones._source import is_published
 from hfadapt.planning import Plan
 from hfadapt.scoring.kinds import PER_LABEL
 from hfadapt.scoring.tally import Score
@@ -19,13 +20,11 @@ def text(plan: Plan, scores: Scores, baselines: Mapping[str, Scores], cost: Mapp
 
     task, labels = plan.recipe.task, plan.data.labels
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task.pipeline, "tags": ["hfadapt"]}
-    published = plan.source.path == plan.source.name or (
-        "/" in plan.source.name and not plan.source.name.startswith(".")
-    )
-    if published and plan.source.name.count("/") <= 1:
+    if is_published(plan.source):
         front["base_model"] = plan.source.name
-    named = "a number" if labels.kind == "number" else ", ".join(f"`{name}`" for name in labels.names[:20])
-    named += " …" if len(labels) > 20 else ""
+    listed = ", ".join(f"`{name}`" for name in labels.names[:20]) + (" …" if len(labels) > 20 else "")
+    answers = {"number": "a number", "pairs": "how well a picture and a text belong together"}
+    named = answers.get(labels.kind, listed)
     splits = ", ".join(f"{len(rows):,} {name}" for name, rows in plan.data.splits.items())
     lines = [
         f"# {plan.recipe.name}",

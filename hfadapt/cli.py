@@ -19,8 +19,9 @@ _VERBS: dict[str, tuple[str, str]] = {
     "run": ("adapt a model as a recipe says", "hfadapt run my.yaml train.learning_rate=3e-5 --out runs/try"),
     "score": ("score a finished run, on its own rows or others", "hfadapt score runs/my data.test=other.csv"),
     "predict": ("answer the rows of a file", "hfadapt predict runs/my reviews.csv > answers.jsonl"),
-    "list": ("name the recipes, tasks, methods, families and data that come with hfadapt", "hfadapt list"),
+    "list": ("name the recipes, tasks, methods, families, models and data that come with hfadapt", "hfadapt list"),
     "cp": ("copy out a recipe that comes with hfadapt", "hfadapt cp sentiment_bert my.yaml"),
+    "doctor": ("check that the installed libraries work together", "hfadapt doctor"),
     "schema": ("print the JSON Schema of a recipe", "hfadapt schema > recipe.schema.json"),
 }
 
@@ -125,17 +126,21 @@ def _plan(arguments: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from hfadapt.estimating import estimate
+    from hfadapt.folder import planned_run
     from hfadapt.noise import quiet
     from hfadapt.planning import plan
-    from hfadapt.showing import plan_dict, plan_lines
+    from hfadapt.showing import draw_augmented, plan_dict, plan_lines
 
     with quiet():
         made = plan(recipe)
         made = replace(made, estimate=estimate(made))
+        sheet = draw_augmented(made, planned_run(recipe)) if recipe.task.varies else None
     if arguments.json:
-        print(json.dumps(plan_dict(made), ensure_ascii=False, indent=2))
+        print(json.dumps(plan_dict(made) | ({"augmented": str(sheet)} if sheet else {}), ensure_ascii=False, indent=2))
     else:
         print(*plan_lines(made), sep="\n")
+        if sheet:
+            print(f"sample  {sheet}  (training pictures as they are, and as they are varied)")
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -216,6 +221,8 @@ def _ending(run: Any, plan: Any) -> Iterator[str]:
     yield ""
     yield f'model       {run.model}  (plain transformers: pipeline("{plan.recipe.task.pipeline}", "{run.model}"))'
     yield f"scores      {run.path / 'scores.json'}"
+    if drawn := [name for name in ("augmented.png", "confusion.png", "mistakes.png") if (run.path / name).exists()]:
+        yield f"pictures    {', '.join(str(run.path / name) for name in drawn)}"
     yield f"model card  {run.path / 'README.md'}"
 
 
@@ -225,6 +232,7 @@ def _shown(kind: str) -> list[str]:
         "label": ["accuracy", "f1_macro", "mcc"],
         "labels": ["f1_micro", "f1_macro", "map"],
         "number": ["pearson", "spearman", "rmse"],
+        "pairs": ["recall@1", "recall@5", "recall@10", "zero_shot_accuracy"],
     }[kind]
 
 
@@ -311,6 +319,22 @@ def _cp(arguments: argparse.Namespace) -> None:
 
     made = copy(arguments.name, arguments.to)
     print(json.dumps({"file": str(made)}) if arguments.json else f"{made}")
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from hfadapt.doctor import examine
+
+    found = []
+    for finding in examine():
+        found.append(finding)
+        if not arguments.json:
+            print(f"{'ok ' if finding.fine else 'BAD'}  {finding.what:<16} {finding.says}", flush=True)
+    if arguments.json:
+        print(json.dumps([asdict(finding) for finding in found], ensure_ascii=False, indent=2))
+    if not all(finding.fine for finding in found):
+        sys.exit(1)
 
 
 def _schema(arguments: argparse.Namespace) -> None:

@@ -62,7 +62,11 @@ class Console:
     def on_evaluated(self, event: Mapping[str, Any]) -> None:
         """The scores along the way, the loss first."""
         scores = {k: v for k, v in event["scores"].items() if isinstance(v, float) and "[" not in k}
-        shown = [k for k in ("loss", "accuracy", "f1_macro", "map", "pearson", "rmse") if k in scores]
+        shown = [
+            k
+            for k in ("loss", "accuracy", "f1_macro", "map", "pearson", "rmse", "recall@1", "recall@10")
+            if k in scores
+        ]
         self.line(f"  validation at step {event['step']:,}: " + ", ".join(f"{k} {scores[k]:.4f}" for k in shown))
 
 

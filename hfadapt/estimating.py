@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-import weakref
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,12 @@ import psutil
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from transformers import PreTrainedConfig
 
 from hfadapt import settings
 from hfadapt.backbones.base import anatomy
+from hfadapt.judging import encode_rows
+from hfadapt.metering import Counts, count
 from hfadapt.methods.base import Stage
 from hfadapt.noise import quiet
 from hfadapt.training.freezing import only
@@ -28,8 +27,6 @@ from hfadapt.training.rows import Order, Rows
 from hfadapt.training.stages import steps_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
     from hfadapt.planning import Plan
 
 _MOMENTS = {"sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "lion": 1}
@@ -39,17 +36,12 @@ _LATER = 85_000_000
 _HOLES = 0.55
 """The part of the tensors that a forward pass lets go whose memory lies idle until the backward pass ends: glibc
 puts no aligned block into a hole of its own size. Measured on BERT and MiniLM: 0.5 to 0.9."""
+_READ = 16
+"""Rows that are read to time the reading."""
 _PER_RUN, _PER_BATCH = 0.8, 0.01
 """Seconds of the loop: to begin and to bootstrap the scores; to read and pad a batch."""
 _PER_NEW_BYTE, _PER_SAVED_BYTE = 2e-9, 2.5e-9
 """Seconds to touch memory for the first time; to write a checkpoint to the page cache and to digest it."""
-
-_FLASH = "_scaled_dot_product_flash_attention"
-_FLOPS: dict[Any, Any] = flop_registry | {
-    # torch counts the attention kernels of CUDA only.
-    getattr(torch.ops.aten, f"{_FLASH}_for_cpu{end}"): flop_registry[getattr(torch.ops.aten, _FLASH + end)]
-    for end in ("", "_backward")
-}
 
 
 @dataclass(frozen=True)
@@ -65,71 +57,6 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What a batch takes on any device.
-
-    Floating-point operations: `still`, of the forward pass where no gradient is needed; `forward`, where one
-    is; `backward`. Bytes besides parameters and buffers: `kept` for the backward pass; `passing`, made among
-    those and let go; `peak`, alive at the worst moment, gradients included.
-    """
-
-    still: int
-    forward: int
-    backward: int
-    kept: int
-    passing: int
-    peak: int
-
-
-class Meter(TorchDispatchMode):
-    """Counts what every operator under it computes and holds, on tensors with memory or without."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.flops, self.alive, self.peak = 0, 0, 0
-        self.recorded_flops, self.recorded_bytes = 0, 0
-        known = [*model.parameters(), *model.buffers()]
-        self._seen: dict[int, Any] = {tensor.untyped_storage()._cdata: None for tensor in known}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator, then look at what it made; recorded is what autograd will go back through."""
-        kwargs = kwargs or {}
-        out, flops = func(*args, **kwargs), _FLOPS.get(func._overloadpacket)
-        recorded = any(isinstance(a, Tensor) and a.requires_grad for a in tree_leaves(args))
-        done = int(flops(*args, **kwargs, out_val=out)) if flops else 0
-        self.flops += done
-        self.recorded_flops += done * recorded
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self._seen:
-                self.recorded_bytes += self._hold(tensor.untyped_storage()) * recorded
-        return out
-
-    def _hold(self, storage: torch.UntypedStorage) -> int:
-        key, size = storage._cdata, storage.nbytes()
-
-        def gone(_: Any) -> None:
-            del self._seen[key]
-            self.alive -= size
-
-        self._seen[key] = weakref.ref(storage, gone)
-        self.alive += size
-        self.peak = max(self.peak, self.alive)
-        return size
-
-
-def count(model: nn.Module, objective: Callable[[], Tensor]) -> Counts:
-    """What a forward pass takes, and the backward pass where gradients are enabled; the gradients are dropped."""
-    with Meter(model) as meter:
-        value = objective()
-        total, forward, kept = meter.flops, meter.recorded_flops, meter.alive
-        passing = max(0, meter.recorded_bytes - kept)
-        if value.requires_grad:
-            value.backward()
-    model.zero_grad()
-    return Counts(total - forward, forward, meter.flops - total, kept, passing, meter.peak)
-
-
-@dataclass(frozen=True)
 class Batches:
     """The batches of a split, if its rows are as long as the training rows that planning looked at."""
 
@@ -140,9 +67,9 @@ class Batches:
     """Of the rows' lengths after padding."""
     longest: int
 
-    def seconds(self, token: float) -> float:
-        """To compute all rows once; token: seconds for a token."""
-        return self.rows * self.mean * token + math.ceil(self.rows / self.size) * _PER_BATCH
+    def seconds(self, token: float, read: float = 0.0) -> float:
+        """To compute all rows once; token: seconds for a token, read: seconds to encode a row on its visit."""
+        return self.rows * (self.mean * token + read) + math.ceil(self.rows / self.size) * _PER_BATCH
 
 
 def batches(plan: Plan, split: str, processes: int = 1) -> Batches:
@@ -166,15 +93,16 @@ def batches(plan: Plan, split: str, processes: int = 1) -> Batches:
 def shortened(config: PreTrainedConfig) -> PreTrainedConfig:
     """The configuration of the same model with one block and few words; all blocks where it does not count them."""
     short = copy.deepcopy(config)
-    if blocks := getattr(short, "num_hidden_layers", None):
-        for name, value in vars(short).items():
-            if isinstance(value, list) and len(value) == blocks:
-                setattr(short, name, value[:1])
-        short.num_hidden_layers = 1
-    if getattr(short, "vocab_size", 0) > 1000:
-        short.vocab_size = 1000
-        # An embedding refuses a padding id that is no word of its own.
-        short.pad_token_id = min(short.pad_token_id or 0, 999)
+    for tower in (short, *(its for its in vars(short).values() if isinstance(its, PreTrainedConfig))):
+        if blocks := getattr(tower, "num_hidden_layers", None):
+            for name, value in vars(tower).items():
+                if isinstance(value, list) and len(value) == blocks:
+                    setattr(tower, name, value[:1])
+            tower.num_hidden_layers = 1
+        if getattr(tower, "vocab_size", 0) > 1000:
+            tower.vocab_size = 1000
+            # An embedding refuses a padding id that is no word of its own.
+            tower.pad_token_id = min(tower.pad_token_id or 0, 999)
     return short
 
 
@@ -183,14 +111,17 @@ class Probe:
 
     def __init__(self, plan: Plan, device: torch.device):
         self.plan, self.device, self.fake = plan, device, FakeTensorMode()
-        task, rows = plan.recipe.task, plan.data.splits["train"][:1]
-        encoded = task.encode({role: rows[role] for role in task.roles if role in rows}, plan.processor)
-        example = {name: values[0] for name, values in encoded.items()} | {"labels": rows["label"][0]}
-        self.example: dict[str, Tensor] = task.collator(plan.processor)([example])
+        self.example: dict[str, Tensor] = plan.recipe.task.collator(plan.processor)([self.rows(1)[0]])
         with torch.device("meta"):
             self.imagined = self.model(plan.config)
         with self.fake:
             _imagine(self.imagined, device)
+
+    def rows(self, number: int) -> Rows:
+        """The first training rows."""
+        plan, number = self.plan, min(number, len(self.plan.data.splits["train"]))
+        first = plan.data.splits["train"].select(range(number))
+        return encode_rows(plan.recipe.task, plan.processor, first, plan.data.labels, trains=True)
 
     def model(self, config: PreTrainedConfig) -> nn.Module:
         """The wrapped model of a configuration."""
@@ -207,8 +138,8 @@ class Probe:
         made: dict[str, Tensor] = {}
         for name, tensor in self.example.items():
             sizes: tuple[int, ...] = tensor.shape[1:]
-            if self.plan.lengths and name != "labels":
-                sizes = (length, *sizes[1:])
+            if self.plan.lengths and tensor.ndim == 2 and name != "labels":
+                sizes = (length,)
             made[name] = torch.zeros((rows, *sizes), dtype=tensor.dtype, device=self.device)
             if name.endswith("mask"):
                 # One place stays padding: without any, models leave the mask out.
@@ -222,7 +153,9 @@ class Probe:
         dtype = next((dtype for name, dtype in half.items() if settled.get(name)), None)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             outputs = model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
-        return task.losses(outputs["logits"], batch["labels"], kind, None, 0.0).sum()
+        found = {name: outputs[name] for name in task.reads}
+        found |= {name: getattr(model, name) for name in task.parameters if hasattr(model, name)}
+        return task.losses(found, batch["labels"], kind).sum()
 
     def counts(self, rows: int, length: int, stage: Stage | None = None) -> Counts:
         """What a batch takes, on imagined tensors; without a stage, what scoring it takes."""
@@ -304,6 +237,20 @@ def pace(probe: Probe, train: Batches, trainable: int) -> Pace:
     return Pace(still / operations, forward / operations, backward / counts.backward, updated, basis)
 
 
+def reading(probe: Probe) -> float:
+    """Seconds to decode, vary and encode a row on its visit; 0 where all rows are encoded before."""
+    if not probe.plan.recipe.task.lazy:
+        return 0.0
+    rows = probe.rows(_READ)
+
+    def read() -> tuple[float]:
+        began = time.perf_counter()
+        rows.__getitems__(range(len(rows)))
+        return (time.perf_counter() - began,)
+
+    return _quickest(read)[0] / len(rows)
+
+
 def _update_seconds(probe: Probe, trainable: int) -> float:
     """Seconds of an optimizer's step for each parameter, on as many as overflow the caches."""
     number = min(8, 1 + (trainable >> 20))
@@ -381,16 +328,19 @@ def estimate(plan: Plan, processes: int = 1) -> Estimate:
     speed = pace(probe, train, max(map(plan.trainable, plan.stages)))
     scored = probe.counts(validation.size, validation.longest)
     token = speed.seconds(scored) / (validation.size * validation.longest)
-    seconds, extra, moved = _PER_RUN + validation.seconds(token) + test.seconds(token), scored.peak, set[str]()
+    read, extra, moved = reading(probe), scored.peak, set[str]()
+    seconds = _PER_RUN + validation.seconds(token, read) + test.seconds(token, read)
     for stage, steps in zip(plan.stages, steps_of(plan.stages, plan.steps), strict=True):
         moved |= stage.speeds.keys()
         counts = probe.counts(train.size, round(train.mean), stage)
-        epoch = train.seconds(speed.seconds(counts) / (train.size * round(train.mean)))
+        epoch = train.seconds(speed.seconds(counts) / (train.size * round(train.mean)), read)
         batch = epoch / math.ceil(train.rows / train.size)
         step = batch * plan.settled.get("gradient_accumulation_steps", 1) + speed.updated * plan.trainable(stage)
         evaluations, saves = visits(plan, steps, processes)
         # Processes share the cores of a CPU; together they evaluate as fast as one.
-        seconds += steps * step * (processes if device.type == "cpu" else 1) + evaluations * validation.seconds(token)
+        seconds += steps * step * (processes if device.type == "cpu" else 1) + evaluations * validation.seconds(
+            token, read
+        )
         seconds += saves * sum(_stored(probe, moved)) * _PER_SAVED_BYTE
         extra = max(extra, _stage_memory(probe, stage, train, moved, processes))
     extra += plan.parameters * getattr(torch, plan.recipe.model.dtype).itemsize

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DONE = "scores.json"
 """The last file of a run to be written."""
+SHEET = "augmented.png"
+"""Training pictures, varied; all that planning leaves in the folder of a run to come."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Run:
     """A run folder.
 
     `recipe.yaml` (as written), `plan.yaml`, `log.jsonl`, `checkpoints/` (while it trains), `model/` (plain
-    transformers), `adapter/` (where one was trained), `scores.json`, `README.md` (the model card).
+    transformers), `adapter/` (where one was trained), `scores.json`, `README.md` (the model card); where rows
+    have one label `confusion.png`; of pictures `mistakes.png` and, where they are varied, `augmented.png`.
     """
 
     path: Path
@@ -91,7 +94,7 @@ def new_run(recipe: Recipe, out: str | Path | None) -> Run:
     try:
         if out is not None:
             path = Path(out)
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not _claim(path))):
                 raise RunError(f"'{path}' exists already. Choose another --out, or go on with it: --resume {path}.")
             path.mkdir(parents=True, exist_ok=True)
             return Run(path)
@@ -102,10 +105,36 @@ def new_run(recipe: Recipe, out: str | Path | None) -> Run:
                 path.mkdir()
                 return Run(path)
             except FileExistsError:
-                continue
+                if _claim(path):
+                    return Run(path)
     except OSError as error:
         raise RunError(f"The run folder cannot be made: {error.strerror}: '{error.filename}'.") from None
     raise RunError("runs/ is full.")
+
+
+def planned_run(recipe: Recipe) -> Run:
+    """A folder for what planning draws: the one that a run of the recipe would take next."""
+    for number in range(1, 10_000):
+        path = Path("runs") / (recipe.name if number == 1 else f"{recipe.name}-{number}")
+        if not path.exists() or _only_planned(path):
+            path.mkdir(parents=True, exist_ok=True)
+            return Run(path)
+    raise RunError("runs/ is full.")
+
+
+def _only_planned(path: Path) -> bool:
+    return path.is_dir() and {entry.name for entry in path.iterdir()} <= {SHEET}
+
+
+def _claim(path: Path) -> bool:
+    """Take a folder in which there is nothing but what planning drew; of several processes one succeeds."""
+    if not _only_planned(path):
+        return False
+    try:
+        (path / SHEET).unlink()
+    except OSError:
+        return False
+    return True
 
 
 def readable(folder: Path) -> None:

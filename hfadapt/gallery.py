@@ -28,13 +28,16 @@ def listing() -> dict[str, dict[str, str]]:
     families = discover.modules("hfadapt.backbones")
     assert discover.facts("hfadapt.backbones", Family)
     builtin = Path(__file__).parent / "builtin"
-    data = {readme.parent.name: _heading(readme) for readme in builtin.glob("*/README.md")}
+    readmes = {readme.parent.name: readme for readme in sorted(builtin.glob("*/README.md"))}
+    models = {name: readme for name, readme in readmes.items() if (readme.parent / "config.json").exists()}
+    data = {name: _heading(readme) for name, readme in readmes.items() if name not in models}
     data |= {name: _first_line(module.__doc__) for name, module in discover.modules("hfadapt.builtin").items()}
     return {
         "recipes": {name: _first_comment(path) for name, path in recipes().items()},
         "tasks": {name: _first_line(kind.__doc__) for name, kind in tasks.items()},
         "methods": {name: _first_line(kind.__doc__) for name, kind in methods.items()},
         "families": {name: _first_line(module.__doc__) for name, module in families.items()},
+        "models": {f"builtin/{name}": _heading(readme) for name, readme in models.items()},
         "data": {f"builtin/{name}": says for name, says in sorted(data.items())},
     }
 

@@ -99,9 +99,11 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         raise HfadaptError(*problems)
     task.configure(config, data.labels)
     config.use_cache = False
-    same_labels = own == list(data.labels.names)
+    # Nothing of a model that tells pairs apart depends on the labels.
+    same_labels = data.labels.kind == "pairs" or own == list(data.labels.names)
     settled = settings.resolve(recipe.train, task.score(data.labels.kind), _direction)
     with _gathering(problems, recipe):
+        _refuse_lone_tower(recipe, source, config)
         processor = task.processor(source, config)
         lengths = _lengths(recipe, data, processor)
     with _gathering(problems, recipe):
@@ -129,8 +131,23 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         same_labels=same_labels,
         steps=steps,
         lengths=lengths,
-        findings=(*data.findings, *_cut(lengths)),
+        findings=(*data.findings, *_cut(lengths), *_contrasts(recipe, settled, processes)),
     )
+
+
+def knows_texts(config: PreTrainedConfig) -> bool:
+    """Whether a checkpoint has two towers, for pictures and for texts."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+
+def _refuse_lone_tower(recipe: Recipe, source: Source, config: PreTrainedConfig) -> None:
+    """Stop where a task needs a backbone that knows pictures and texts, and this one does not."""
+    asked = getattr(recipe.task, "head", "new") == "zero-shot"
+    if (recipe.task.contrasts or asked) and not knows_texts(config):
+        says = f"'{source.name}' knows no pictures and texts together: its kind is '{config.model_type}'."
+        raise HfadaptError(Problem(says, "task.head" if asked else "model", hint="Use a CLIP or SigLIP checkpoint."))
 
 
 @contextmanager
@@ -175,8 +192,7 @@ def skeleton(
         says = f"'{source.name}' does not load through {recipe.task.auto_class}: {reason}."
         raise HfadaptError(Problem(says, "model")) from error
     if found is None:
-        body = f"{model.base_model_prefix}."
-        return model, {n for n, _ in model.named_parameters() if not n.startswith(body)}
+        return model, set(anatomy(model).head)
     return model, newly_initialised(model, found, same_labels)
 
 
@@ -227,17 +243,27 @@ def _rehearsed(
             yield from (replace(p, field="metrics") for p in error.problems)
 
 
-def _lengths(recipe: Recipe, data: Loaded, processor: Any) -> Lengths:
-    train = data.splits["train"]
-    rows = train.select(range(min(len(train), _LOOKED_AT)))[:]
-    found = sorted(recipe.task.lengths(rows, processor))
-    limit = processor.model_max_length
+def _lengths(recipe: Recipe, data: Loaded, processor: Any) -> Lengths | None:
+    train, texts = data.splits["train"], [r for r, its in recipe.task.roles.items() if its.holds == "text"]
+    rows = train.select_columns([role for role in texts if role in train.column_names])
+    measured = recipe.task.lengths(rows.select(range(min(len(train), _LOOKED_AT)))[:], processor)
+    if measured is None:
+        return None
+    found, limit = sorted(measured), recipe.task.limit(processor)
     kept = tuple(min(length, limit) for length in found)
     return Lengths(len(found), found[len(found) // 2], found[-1], limit, sum(n > limit for n in found), kept)
 
 
-def _cut(lengths: Lengths) -> Sequence[Finding]:
-    if not lengths.cut:
+def _contrasts(recipe: Recipe, settled: Mapping[str, Any], processes: int) -> Iterator[Finding]:
+    batches = settled.get("gradient_accumulation_steps", 1)
+    if recipe.task.contrasts and batches > 1:
+        rows = settled["per_device_train_batch_size"] * processes
+        says = f"Each of the {batches} accumulated batches contrasts its own {rows} rows only."
+        yield Finding(f"{says} A larger per_device_train_batch_size gives more negatives.", 0)
+
+
+def _cut(lengths: Lengths | None) -> Sequence[Finding]:
+    if not lengths or not lengths.cut:
         return ()
     share = lengths.cut / lengths.looked_at
     says = (
@@ -275,6 +301,9 @@ def _misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any]) -> list[P
             field = "task.loss.class_weights"
             says = f"There is no label '{name}'."
             problems.append(Problem(says, field, recipe.origin(field), did_you_mean(name, data.labels.names)))
+    if getattr(recipe.task, "head", "new") == "zero-shot" and data.labels.kind != "label":
+        says = "A head that starts from the names of the classes needs one label a row."
+        problems.append(Problem(says, "task.head", recipe.origin("task.head")))
     if recipe.data.sampling == "balanced" and data.labels.kind != "label":
         says = "Balanced sampling needs one label a row."
         problems.append(Problem(says, "data.sampling", recipe.origin("data.sampling")))
@@ -282,11 +311,11 @@ def _misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any]) -> list[P
 
 
 def label_counts(data: Loaded, split: str) -> Counter[str]:
-    """How many rows of a split have each label; empty for numbers."""
+    """How many rows of a split have each label; empty where rows have none."""
     labels = data.labels
-    if labels.kind == "number":
+    if labels.kind == "number" or "label" not in data.splits[split].column_names:
         return Counter()
     values = data.splits[split]["label"][:]
-    if labels.kind == "label":
-        return Counter(labels.names[i] for i in values)
+    if labels.kind in ("label", "pairs"):
+        return Counter(labels.names[i] for i in values if i >= 0)
     return Counter({name: sum(row[i] for row in values) for i, name in enumerate(labels.names)})

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from hfadapt import settings
 from hfadapt.errors import count
+from hfadapt.folder import SHEET, Run
 from hfadapt.methods.base import Stage
 from hfadapt.planning import Plan, label_counts
 
 _VERSIONS = ("hfadapt", "torch", "transformers", "accelerate", "peft", "datasets")
 _SHOWN_LABELS = 8
+_SHOWN_PICTURES, _SHOWN_VARIANTS = 8, 7
 
 
 def versions() -> dict[str, str]:
@@ -146,6 +149,25 @@ def plan_lines(plan: Plan, *, full: bool = True) -> Iterator[str]:
         yield f"cost    about {span(e.seconds)} and {e.memory / 2**30:.1f} GiB at the peak: {e.basis}"
 
 
+def draw_augmented(plan: Plan, run: Run) -> Path:
+    """Some training pictures as they are and as they are varied, into the run folder; returns the file."""
+    import numpy as np
+
+    from hfadapt.data.augmenting import sheet
+    from hfadapt.tasks._pictures import opened
+
+    train, path = plan.data.splits["train"], run.path / SHEET
+    chosen = np.random.default_rng(plan.settled["seed"]).permutation(len(train))[:_SHOWN_PICTURES].tolist()
+    rows = []
+    for row in chosen:
+        cells = [train[row]["image"]] * _SHOWN_VARIANTS
+        draws = [np.random.default_rng([plan.settled["seed"], epoch, row, 0]) for epoch in range(_SHOWN_VARIANTS)]
+        varied = plan.recipe.task.vary({"image": cells}, plan.processor, draws)["image"]
+        rows.append([opened(cells[0]), *varied])
+    sheet(path, rows, ["as it is", *(f"epoch {epoch + 1}" for epoch in range(_SHOWN_VARIANTS))])
+    return path
+
+
 def _data_lines(plan: Plan) -> Iterator[str]:
     data, lengths = plan.data, plan.lengths
     named = ", ".join(
@@ -168,8 +190,13 @@ def _data_lines(plan: Plan) -> Iterator[str]:
 
 def _kind(plan: Plan) -> str:
     labels = plan.data.labels
-    words = {"label": "one label a row", "labels": "any number of labels a row", "number": "a number a row"}
-    return words[labels.kind] + ("" if labels.kind == "number" else f" out of {len(labels)}")
+    words = {
+        "label": f"one label a row out of {len(labels)}",
+        "labels": f"any number of labels a row out of {len(labels)}",
+        "number": "a number a row",
+        "pairs": "pictures and texts",
+    }
+    return words[labels.kind]
 
 
 def _tree_lines(plan: Plan) -> Iterator[str]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfadapt.errors import HfadaptError, RunError
 from hfadapt.folder import Run, open_run
 from hfadapt.reading import read
 from hfadapt.recipe import Recipe
+
+if TYPE_CHECKING:
+    from hfadapt.tasks.base import Task
 
 _AT_ONCE = 1_000
 """Rows that are read, encoded and answered together."""
@@ -46,12 +50,9 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
     # Looked at before the imports below, which cost seconds.
     run = run if isinstance(run, Run) else open_run(run)
     recipe = _recipe(run, overrides)
-    from hfadapt.adapting import REPLICATES, encode_rows
+    from hfadapt import judging
     from hfadapt.data.loading import load
     from hfadapt.noise import quiet
-    from hfadapt.scoring import evaluated
-    from hfadapt.scoring.tally import Tally
-    from hfadapt.training.evaluating import evaluate
     from hfadapt.training.trainer import ExactLoss
 
     task, seed = recipe.task, int(recipe.train.get("seed", 42))
@@ -60,25 +61,21 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
         names = [model.config.id2label[i] for i in sorted(model.config.id2label)]
         data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=names)
         labels = data.labels
-        if labels.kind != "number" and list(labels.names) != names:
+        if labels.kind in ("label", "labels") and list(labels.names) != names:
             raise HfadaptError(f"The model tells {', '.join(names)} apart; the data hold {', '.join(labels.names)}.")
-
-        def tally() -> Tally:
-            # A stream of its own for each split, the evaluate library's metrics included.
-            extra = [evaluated.load(name, labels.kind) for name in recipe.metrics]
-            return Tally(labels.kind, labels.names, replicates=REPLICATES, seed=seed, extra=extra)
-
         return {
-            split: evaluate(
+            split: judging.judge(
                 model,
-                encode_rows(task, processor, data.splits[split], labels.kind),
+                task,
+                processor,
+                data.splits[split],
+                labels,
                 loss=ExactLoss(task, labels),
-                tally=tally,
-                collator=task.collator(processor),
+                fresh=partial(judging.tally, task, labels, recipe.metrics, seed=seed, replicates=judging.REPLICATES),
                 batch_size=int(recipe.train.get("per_device_eval_batch_size", 32)),
                 folder=str(run.path),
-            )
-            for split in ("validation", "test")
+            ).scores
+            for split in judging.JUDGED
         }
 
 
@@ -99,28 +96,26 @@ def predict(run: Run | str | Path, path: str | Path) -> Iterator[dict[str, Any]]
         model, processor = _model(run, recipe)
         config = model.config
         kinds: Mapping[str, Any] = {"regression": "number", "multi_label_classification": "labels"}
-        labels = Labels(
-            kinds.get(config.problem_type, "label"), tuple(config.id2label[i] for i in sorted(config.id2label))
-        )
+        kind = "pairs" if recipe.task.contrasts else kinds.get(config.problem_type, "label")
+        labels = Labels(kind, () if kind == "pairs" else tuple(config.id2label[i] for i in sorted(config.id2label)))
         for start in range(0, len(rows), _AT_ONCE):
             piece = rows.select(range(start, min(start + _AT_ONCE, len(rows))))
-            yield from recipe.task.answers(_logits(recipe, model, processor, piece), labels)
+            yield from recipe.task.answers(_found(recipe.task, model, processor, piece), labels)
 
 
-def _logits(recipe: Recipe, model: Any, processor: Any, piece: Any, batch: int = 32) -> Any:
-    """(rows, labels), computed in order of length and returned in the rows' order."""
+def _found(task: Task, model: Any, processor: Any, piece: Any, batch: int = 32) -> dict[str, Any]:
+    """What the task reads of each row: computed in order of length, returned in the rows' order."""
     import numpy as np
     import torch
 
-    encoded = recipe.task.encode(piece[:], processor)
-    rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
-    order = sorted(range(len(rows)), key=lambda i: -len(next(iter(rows[i].values()))))
-    collate = recipe.task.collator(processor)
-    found: list[Any] = [None] * len(rows)
+    lengths = task.lengths(piece[:], processor) if not task.lazy else None
+    order = np.argsort(-np.asarray(lengths), kind="stable") if lengths else np.arange(len(piece))
+    collate, parts = task.collator(processor), []
     with torch.inference_mode():
         for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            inputs = {k: v.to(model.device) for k, v in collate([rows[i] for i in chosen]).items()}
-            for i, logits in zip(chosen, model(**inputs).logits.float().cpu().numpy(), strict=True):
-                found[i] = logits
-    return np.stack(found)
+            encoded = task.encode(piece[order[start : start + batch].tolist()], processor)
+            rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
+            outputs = model(**{name: tensor.to(model.device) for name, tensor in collate(rows).items()})
+            parts.append([outputs[name].float().cpu().numpy() for name in task.reads])
+    back = np.argsort(order)
+    return {name: np.concatenate(of)[back] for name, of in zip(task.reads, zip(*parts, strict=True), strict=True)}

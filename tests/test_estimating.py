@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 import hfadapt
 from hfadapt import estimating
 from hfadapt.backbones.base import anatomy
-from hfadapt.estimating import Meter, Pace, Probe, batches, count, estimate, shortened, visits
+from hfadapt.estimating import Pace, Probe, batches, estimate, shortened, visits
+from hfadapt.metering import Meter, count
 from hfadapt.noise import quiet
 from hfadapt.recipe import Recipe
 from hfadapt.training.freezing import only

@@ -26,14 +26,14 @@ def task(**options) -> TextClassification:
 
 def test_plain_losses_are_torchs():
     logits, ids = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
-    assert torch.allclose(task().losses(logits, ids, "label", None, 0.0).mean(), functional.cross_entropy(logits, ids))
+    assert torch.allclose(task().losses({"logits": logits}, ids, "label", None, 0.0).mean(), functional.cross_entropy(logits, ids))
     smooth = functional.cross_entropy(logits, ids, label_smoothing=0.2)
-    assert torch.allclose(task().losses(logits, ids, "label", None, 0.2).mean(), smooth)
+    assert torch.allclose(task().losses({"logits": logits}, ids, "label", None, 0.2).mean(), smooth)
     hot = functional.one_hot(ids, 3).float()
     many = functional.binary_cross_entropy_with_logits(logits, hot)
-    assert torch.allclose(task().losses(logits, hot, "labels", None, 0.0).mean(), many)
+    assert torch.allclose(task().losses({"logits": logits}, hot, "labels", None, 0.0).mean(), many)
     values = torch.randn(6)
-    number = task().losses(logits[:, :1], values, "number", None, 0.0)
+    number = task().losses({"logits": logits[:, :1]}, values, "number", None, 0.0)
     assert torch.allclose(number.mean(), functional.mse_loss(logits[:, 0], values))
 
 
@@ -44,7 +44,7 @@ def test_an_ignored_item_counts_for_nothing(kind):
         kind, torch.tensor([[0, 1, 0], [1, 1, 0], [IGNORED] * 3, [0, 0, 1]]).float()
     )
     weights = torch.tensor([1.0, 2.0, 3.0]) if kind != "number" else None
-    losses = task(loss={"focal": 2.0}).losses(logits, targets, kind, weights, 0.1)
+    losses = task(loss={"focal": 2.0}).losses({"logits": logits}, targets, kind, weights, 0.1)
     assert losses.shape == targets.shape
     assert (losses[2] == 0).all() and (losses[[0, 1, 3]] != 0).any(dim=-1).all() if losses.ndim > 1 else losses[2] == 0
     losses.sum().backward()
@@ -54,7 +54,7 @@ def test_an_ignored_item_counts_for_nothing(kind):
 def test_focal_loss_is_the_papers():
     logits, ids = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
     p = torch.sigmoid(torch.tensor(2.0))
-    found = task(loss={"focal": 2.0}).losses(logits, ids, "label", None, 0.0)
+    found = task(loss={"focal": 2.0}).losses({"logits": logits}, ids, "label", None, 0.0)
     assert torch.allclose(found, -((1 - p) ** 2) * p.log())
 
 
@@ -75,16 +75,16 @@ def test_no_weights_unless_asked_for():
 
 def test_probabilities():
     logits = np.array([[1000.0, 0.0, -1000.0]])
-    assert np.allclose(task().probabilities(logits, "label"), [[1, 0, 0]])
-    assert np.allclose(task().probabilities(logits, "labels"), [[1, 0.5, 0]])
-    assert task().probabilities(np.array([[2.5], [1.0]]), "number").tolist() == [2.5, 1.0]
+    assert np.allclose(task().predictions({"logits": logits}, "label"), [[1, 0, 0]])
+    assert np.allclose(task().predictions({"logits": logits}, "labels"), [[1, 0.5, 0]])
+    assert task().predictions({"logits": np.array([[2.5], [1.0]])}, "number").tolist() == [2.5, 1.0]
 
 
 def test_answers():
-    assert task().answers(np.array([[0.0, np.log(3)]]), TWO) == [{"label": "good", "probability": pytest.approx(0.75)}]
-    (found,) = task().answers(np.array([[2.0, -2.0, 3.0]]), MANY)
+    assert task().answers({"logits": np.array([[0.0, np.log(3)]])}, TWO) == [{"label": "good", "probability": pytest.approx(0.75)}]
+    (found,) = task().answers({"logits": np.array([[2.0, -2.0, 3.0]])}, MANY)
     assert found["labels"] == ["a", "c"] and set(found["probabilities"]) == {"a", "b", "c"}
-    assert task().answers(np.array([[1.5]]), NUMBER) == [{"value": 1.5}]
+    assert task().answers({"logits": np.array([[1.5]])}, NUMBER) == [{"value": 1.5}]
 
 
 def test_the_kind_of_problem():

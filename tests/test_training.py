@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import hfadapt
+from hfadapt.data.labels import Labels
 from hfadapt.errors import HfadaptError, RunError
 from hfadapt.methods.base import Stage
 from hfadapt.recipe import Recipe
@@ -85,6 +86,7 @@ def test_learns_and_the_log_tells(dry, toy, tmp_path):
         "log.jsonl",
         "scores.json",
         "README.md",
+        "confusion.png",
         "model",
     }
 
@@ -162,7 +164,8 @@ def test_speeds_and_decay_make_the_groups(dry, toy):
     from transformers import AutoModelForSequenceClassification, TrainingArguments
 
     from hfadapt.noise import quiet
-    from hfadapt.training.trainer import StageTrainer
+    from hfadapt.tasks.text_classification import TextClassification
+    from hfadapt.training.trainer import ExactLoss, StageTrainer
 
     with quiet():
         model = AutoModelForSequenceClassification.from_pretrained(dry)
@@ -170,7 +173,8 @@ def test_speeds_and_decay_make_the_groups(dry, toy):
     arguments = TrainingArguments(
         output_dir="unused", learning_rate=1e-3, weight_decay=0.1, use_cpu=True, report_to="none"
     )
-    trainer = StageTrainer(model=model, args=arguments, loss=None, speeds=speeds, strategy="random", seed=0)
+    loss = ExactLoss(TextClassification(), Labels("label", ("bad", "good")))
+    trainer = StageTrainer(model=model, args=arguments, loss=loss, speeds=speeds, strategy="random", seed=0)
     optimizer = trainer.create_optimizer()
     found = {(g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
     assert found == {(5e-4, 0.1), (5e-4, 0.0), (2e-3, 0.1), (2e-3, 0.0)}

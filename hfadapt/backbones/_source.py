@@ -33,6 +33,9 @@ EMBEDDED = {
 }
 
 
+BUILTIN = Path(__file__).parent.parent / "builtin"
+
+
 def locate(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Source:
     """The files of a model id or folder.
 
@@ -41,6 +44,8 @@ def locate(name: str, revision: str | None = None, trust_remote_code: bool = Fal
     """
     # Where nothing is said, transformers asks on the terminal.
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if name.startswith("builtin/"):
+        return Source(name, _builtin(name), options)
     try:
         path = Path(name).expanduser()
         is_folder = path.is_dir()
@@ -58,6 +63,20 @@ def locate(name: str, revision: str | None = None, trust_remote_code: bool = Fal
         return Source(name, folder, options)
     local = _cached(name, revision)
     return Source(name, name, options | ({"revision": revision} if revision else {}), local=local)
+
+
+def is_published(source: Source) -> bool:
+    """Whether a source's name is that of a model on the Hub, wherever its files were found."""
+    return source.name in EMBEDDED or (source.path == source.name and not Path(source.path).is_dir())
+
+
+def _builtin(name: str) -> str:
+    """The folder of a model that comes with hfadapt."""
+    folders = {f"builtin/{path.parent.name}": path.parent for path in BUILTIN.glob("*/config.json")}
+    if name not in folders:
+        hint = did_you_mean(name, folders)
+        raise HfadaptError(Problem(f"There is no built-in model '{name}'.", "model", hint=hint))
+    return str(folders[name])
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -73,20 +73,31 @@ class Classification(Task):
         config.id2label = dict(enumerate(names))
         config.label2id = {name: i for i, name in enumerate(names)}
 
-    def losses(self, logits: Tensor, targets: Tensor, kind: Kind, weights: Tensor | None, smoothing: float) -> Tensor:
+    def losses(
+        self,
+        found: Mapping[str, Tensor],
+        targets: Tensor,
+        kind: Kind,
+        weights: Tensor | None = None,
+        smoothing: float = 0.0,
+        *,
+        whole: tuple[Mapping[str, Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """The loss of each item, 0 where its target is ignored.
 
-        logits: (rows, labels); targets: (rows,) ids or numbers, or (rows, labels) of 0 and 1;
-        weights: (labels,); result: the shape of targets.
+        found: `logits`, (rows, labels); targets: (rows,) ids or numbers, (rows, labels) of 0 and 1, or, for one
+        label a row, its shares in mixed rows, (rows, labels); weights: (labels,); result: the shape of targets.
         """
         import torch
         from torch.nn import functional
 
-        logits = logits.float()
+        logits = found["logits"].float()
         if kind == "number":
             squares = functional.mse_loss(logits.squeeze(-1), targets.float(), reduction="none")
             return torch.where(targets == IGNORED, 0.0, squares)
         if kind == "label":
+            if targets.ndim == 2:
+                return self._of_shares(logits, targets, weights, smoothing)
             losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
             if self.loss.focal:
                 correct = logits.softmax(-1).gather(1, targets.clamp(min=0)[:, None])[:, 0]
@@ -102,6 +113,19 @@ class Classification(Task):
         if weights is not None:
             losses = losses * torch.where(goal > 0, weights, 1.0)
         return torch.where(real, losses, 0.0)
+
+    def _of_shares(self, logits: Tensor, shares: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+        """Cross-entropy with each label's share of the row: (rows, labels), whose mean is the rows' mean loss."""
+        import torch
+
+        labels = shares.shape[1]
+        chances = logits.log_softmax(-1)
+        losses = -labels * chances * (shares * (1 - smoothing) + smoothing / labels)
+        if self.loss.focal:
+            losses = losses * (1 - chances.exp()) ** self.loss.focal
+        if weights is not None:
+            losses = losses * weights
+        return torch.where(shares == IGNORED, 0.0, losses)
 
     def weights(self, targets: np.ndarray, labels: Labels) -> np.ndarray | None:
         """The factor of each label, scaled so that the training rows' factors average 1.
@@ -124,11 +148,11 @@ class Classification(Task):
                 factors[labels.id_of[name]] = factor
         return np.asarray(factors * counts.sum() / max((factors * counts).sum(), 1e-12), dtype=np.float32)
 
-    def probabilities(self, logits: np.ndarray, kind: Kind) -> np.ndarray:
-        """Softmax, sigmoid, or the number itself; logits: (rows, labels)."""
+    def predictions(self, found: Mapping[str, np.ndarray], kind: Kind) -> np.ndarray:
+        """Softmax, sigmoid, or the number itself; `logits`: (rows, labels)."""
         import numpy as np
 
-        logits = np.asarray(logits, dtype=np.float64)
+        logits = np.asarray(found["logits"], dtype=np.float64)
         if kind == "number":
             return logits.reshape(-1)
         if kind == "labels":
@@ -136,20 +160,20 @@ class Classification(Task):
         powers = np.exp(logits - logits.max(-1, keepdims=True))
         return np.asarray(powers / powers.sum(-1, keepdims=True))
 
-    def answers(self, logits: np.ndarray, labels: Labels) -> list[dict[str, Any]]:
+    def answers(self, found: Mapping[str, np.ndarray], labels: Labels) -> list[dict[str, Any]]:
         """`label` and `probability` of each row; `labels` and `probabilities`; or `value`."""
-        found = self.probabilities(logits, labels.kind)
+        chances = self.predictions(found, labels.kind)
         if labels.kind == "number":
-            return [{VALUE: float(value)} for value in found]
+            return [{VALUE: float(value)} for value in chances]
         if labels.kind == "label":
-            best = found.argmax(-1)
+            best = chances.argmax(-1)
             return [
-                {"label": labels.names[i], "probability": float(row[i])} for i, row in zip(best, found, strict=True)
+                {"label": labels.names[i], "probability": float(row[i])} for i, row in zip(best, chances, strict=True)
             ]
         return [
             {
                 "labels": [name for name, p in zip(labels.names, row, strict=True) if p >= 0.5],
                 "probabilities": {name: float(p) for name, p in zip(labels.names, row, strict=True)},
             }
-            for row in found
+            for row in chances
         ]

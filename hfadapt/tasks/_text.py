@@ -70,6 +70,10 @@ class TextTask(Classification):
         )
         return [len(ids) for ids in encoded["input_ids"]]
 
+    def limit(self, processor: Any) -> int:
+        """The most tokens of a row."""
+        return int(processor.model_max_length)
+
     def encode(self, rows: Mapping[str, Sequence[Any]], processor: Any) -> dict[str, list[Any]]:
         """Tokens of each row, cut to the processor's `model_max_length`, not padded."""
         pairs = rows.get("text_pair")

@@ -12,11 +12,17 @@ from hfadapt.section import Variant
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from hfadapt.backbones.base import Source
     from hfadapt.data.labels import Labels
+
+
+Columns = Mapping[str, Sequence[Any]]
+"""Rows as columns: name → one value a row."""
+Encoded = dict[str, Any]
+"""A row as model inputs, with `labels` where its target is known."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,24 @@ class Task(Variant):
     """The columns it reads, by the name that the recipe gives them under `data`."""
     examples: ClassVar[tuple[dict[str, Any], ...]]
     """Four literal rows, for documentation and for the conformance tests."""
+    lazy: ClassVar[bool] = False
+    """Whether a row is encoded each time it is visited; else all are before training."""
+    reads: ClassVar[tuple[str, ...]] = ("logits",)
+    """The outputs of the model that loss and metrics read."""
+    parameters: ClassVar[tuple[str, ...]] = ()
+    """Parameters at the root of the model that the loss reads too, where the model has them."""
+    contrasts: ClassVar[bool] = False
+    """Whether the loss of a row depends on all other rows of the batch, those of other processes included."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether a training row is another one in each epoch."""
+        return False
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a training row is mixed with another one that is drawn for it."""
+        return False
 
     @abstractmethod
     def kind(self, target: Sequence[Any], separator: str | None) -> Kind:
@@ -63,39 +87,71 @@ class Task(Variant):
         """Write the labels and the kind of problem into the checkpoint's configuration."""
 
     @abstractmethod
-    def encode(self, rows: Mapping[str, Sequence[Any]], processor: Any) -> dict[str, list[Any]]:
+    def encode(self, rows: Columns, processor: Any) -> dict[str, list[Any]]:
         """A batch of rows, as columns by role, to model inputs, as columns; no padding."""
 
     @abstractmethod
     def collator(self, processor: Any) -> Any:
         """A function from encoded rows to one padded batch of tensors with `labels`."""
 
+    def vary(self, rows: Columns, processor: Any, draws: Sequence[np.random.Generator]) -> Columns:
+        """Rows changed at random, each by a generator of its own; asked of a task that `varies`."""
+        return rows
+
+    def mix(
+        self, rows: list[Encoded], others: list[Encoded], draws: Sequence[np.random.Generator], labels: Labels
+    ) -> list[Encoded]:
+        """Each row mixed with the other one; `labels` become shares, (labels,). Asked of a task that `mixes`."""
+        return rows
+
     @abstractmethod
-    def losses(self, logits: Tensor, targets: Tensor, kind: Kind, weights: Tensor | None, smoothing: float) -> Tensor:
+    def losses(
+        self,
+        found: Mapping[str, Tensor],
+        targets: Tensor,
+        kind: Kind,
+        weights: Tensor | None = None,
+        smoothing: float = 0.0,
+        *,
+        whole: tuple[Mapping[str, Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """The loss of each item, 0 where its target is ignored (-100).
 
-        logits: (rows, labels); targets: (rows,) or (rows, labels); weights: (labels,); result: as targets.
+        found: what the task `reads`, rows first (`logits`: (rows, labels)), and its `parameters`;
+        targets: (rows,) or (rows, items);
+        weights: (labels,); whole: found and targets of the batch of all processes, where the task `contrasts`;
+        result: the shape of targets.
         """
+
+    def constrain(self, model: nn.Module) -> None:
+        """Put parameters back where they must lie; called after each optimizer step."""
 
     @abstractmethod
     def weights(self, targets: np.ndarray, labels: Labels) -> np.ndarray | None:
         """A factor for each label on the loss, (labels,), from the training targets; None for 1."""
 
     @abstractmethod
-    def probabilities(self, logits: np.ndarray, kind: Kind) -> np.ndarray:
-        """What metrics read. logits: (rows, labels) → (rows, labels), or (rows,) for a number."""
+    def predictions(self, found: Mapping[str, np.ndarray], kind: Kind) -> Any:
+        """What metrics read, from what the task `reads` of each row.
+
+        `logits`: (rows, labels) → probabilities (rows, labels), or (rows,) for a number.
+        """
 
     @abstractmethod
-    def answers(self, logits: np.ndarray, labels: Labels) -> list[dict[str, Any]]:
-        """What a person wants to read of each row. logits: (rows, labels)."""
+    def answers(self, found: Mapping[str, np.ndarray], labels: Labels) -> list[dict[str, Any]]:
+        """What a person wants to read of each row, from what the task `reads`."""
 
     @abstractmethod
     def processor(self, source: Source, config: PreTrainedConfig) -> Any:
         """What turns rows into model inputs, set to this task's limits; saved beside the weights."""
 
-    @abstractmethod
-    def lengths(self, rows: Mapping[str, Sequence[Any]], processor: Any) -> list[int]:
-        """The length of each row before anything is cut; what it costs to compute grows with it."""
+    def lengths(self, rows: Columns, processor: Any) -> list[int] | None:
+        """The length of each row before anything is cut, where what it costs to compute grows with it."""
+        return None
+
+    def limit(self, processor: Any) -> int:
+        """The length that longer rows are cut to."""
+        raise TypeError(f"{type(self).__name__} cuts nothing")
 
     def model(self, source: Source, config: PreTrainedConfig, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
         """The checkpoint under the task's head, and transformers' account of what loading found."""

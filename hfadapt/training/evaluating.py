@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hfadapt.scoring.tally import Score
 from hfadapt.training.rows import Rows
-from hfadapt.training.trainer import ExactLoss, StreamedScores
+from hfadapt.training.trainer import ExactLoss, ExactTrainer, Miss, StreamedScores
+
+WORST = 24
+"""How many of the worst mistakes are remembered."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an evaluation found."""
+
+    scores: dict[str, Score]
+    confusion: Any
+    """True x predicted label, counts; None where a row has not one label."""
+    worst: list[Miss]
+    """The wrong answers with the greatest loss, the worst first."""
 
 
 def evaluate(
     model: nn.Module, rows: Rows, *, loss: ExactLoss, tally: Any, collator: Any, batch_size: int, folder: str
-) -> dict[str, Score]:
-    """The scores of a model on encoded rows; tally: makes an empty Tally."""
+) -> Judged:
+    """How a model does on encoded rows; tally: makes an empty Tally."""
     on_device = torch.accelerator.is_available()
     arguments = TrainingArguments(
         output_dir=folder,
@@ -30,12 +45,10 @@ def evaluate(
         disable_tqdm=True,
         report_to="none",
     )
-    streamed = StreamedScores(loss, tally)
-    trainer = Trainer(
-        model=model, args=arguments, data_collator=collator, compute_loss_func=loss, compute_metrics=streamed
-    )
+    streamed = StreamedScores(loss.on(model), tally, worst=WORST)
+    trainer = ExactTrainer(model=model, args=arguments, data_collator=collator, loss=loss, compute_metrics=streamed)
     for upstream in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(upstream)
     trainer.evaluate(rows)  # type: ignore[arg-type]
     assert streamed.last is not None
-    return streamed.last.scores()
+    return Judged(streamed.last.scores(), getattr(streamed.last, "confusion", None), streamed.worst)

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from hfadapt.data.labels import Labels
 from hfadapt.kind import IGNORED
+from hfadapt.tasks.base import Task
 
 _CHUNK = 50
 """How many batches are sorted by length together; upstream's LengthGroupedSampler uses the same."""
 
 
 class Rows(Dataset[dict[str, Any]]):
-    """Encoded rows: a `datasets.Dataset` of model inputs, with `labels`.
+    """Model inputs with `labels`, encoded before or when they are visited.
 
-    Index `len(self) + i` is the ghost of row i: the same inputs with an ignored target. Ghosts fill
-    the last batch so that every process gets as many rows, and add nothing to loss or gradient.
+    An index says which row, whether it is the row's ghost, and in which epoch: `index % n`, `index // n % 2`
+    and `index // 2n` of n rows. A ghost has the same inputs and an ignored target: ghosts fill the last batch
+    so that every process gets as many rows, and add nothing to loss or gradient.
     """
 
-    def __init__(self, encoded: Any, lengths: np.ndarray | None = None):
-        self.encoded = encoded
-        self.lengths = lengths
+    def __init__(self, table: Any, lengths: np.ndarray | None = None, visit: Visits | None = None):
+        """table: a `datasets.Dataset` of encoded rows, or of raw ones that `visit` encodes."""
+        self.table, self.lengths, self.visit = table, lengths, visit
+
+    @property
+    def varies(self) -> bool:
+        """Whether a row is another one in each epoch."""
+        return self.visit is not None and self.visit.changes
 
     def __len__(self) -> int:
-        return len(self.encoded)
+        return len(self.table)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         # Python would otherwise count up until an IndexError, which ghosts never raise.
@@ -39,13 +48,67 @@ class Rows(Dataset[dict[str, Any]]):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """The rows of a batch, read together."""
         size = len(self)
-        columns = self.encoded[[index % size for index in indices]]
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        places = [(index // (2 * size), index % size) for index in indices]
+        rows = self.visit(places) if self.visit else as_rows(self.table[[row for _, row in places]])
         for row, index in zip(rows, indices, strict=True):
-            if index >= size:
-                target = row["labels"]
-                row["labels"] = [IGNORED] * len(target) if isinstance(target, list) else type(target)(IGNORED)
+            if index // size % 2:
+                row["labels"] = _ignored(row["labels"])
         return rows
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Encodes rows when they are visited; training rows may be another one in each epoch.
+
+    What is drawn for a row depends on the seed, the epoch and the row alone, so that a resumed run, and any
+    number of processes, sees the same.
+    """
+
+    task: Task
+    processor: Any
+    table: Any
+    """A `datasets.Dataset` of raw rows; `labels` where targets are known."""
+    labels: Labels
+    seed: int = 0
+    trains: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is drawn."""
+        return self.trains and (self.task.varies or self.task.mixes)
+
+    def __call__(self, places: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """The encoded rows at some places: the epoch and the row of each."""
+        rows = self._encoded(places, part=0)
+        if self.trains and self.task.mixes:
+            draws = self._draws(places, part=1)
+            others = [
+                (epoch, int(draw.integers(len(self.table)))) for (epoch, _), draw in zip(places, draws, strict=True)
+            ]
+            rows = self.task.mix(rows, self._encoded(others, part=2), draws, self.labels)
+        return rows
+
+    def _encoded(self, places: Sequence[tuple[int, int]], part: int) -> list[dict[str, Any]]:
+        columns = dict(self.table[[row for _, row in places]])
+        targets = columns.pop("labels", None)
+        varied = self.trains and self.task.varies
+        inputs = self.task.vary(columns, self.processor, self._draws(places, part)) if varied else columns
+        encoded = self.task.encode(inputs, self.processor)
+        return as_rows(encoded if targets is None else {**encoded, "labels": targets})
+
+    def _draws(self, places: Sequence[tuple[int, int]], part: int) -> list[np.random.Generator]:
+        return [np.random.default_rng([self.seed, epoch, row, part]) for epoch, row in places]
+
+
+def as_rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Columns as rows."""
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _ignored(target: Any) -> Any:
+    if isinstance(target, np.ndarray):
+        return np.full_like(target, IGNORED)
+    return [IGNORED] * len(target) if isinstance(target, list) else type(target)(IGNORED)
 
 
 class Order(Sampler[int]):
@@ -64,20 +127,24 @@ class Order(Sampler[int]):
         seed: int,
         epoch: Callable[[], int],
         weights: np.ndarray | None = None,
+        earlier: int = 0,
     ):
         """strategy: a `train_sampling_strategy`; batch: rows of an optimizer step over all processes;
         together: rows that all processes read at once, of which an epoch is made a multiple;
-        epoch: tells the number of the epoch that begins; weights: chances of the rows, (rows,)."""
+        epoch: tells the number of the epoch that begins; weights: chances of the rows, (rows,);
+        earlier: epochs of earlier stages, so that rows that vary do not repeat themselves."""
         self.rows, self.strategy, self.batch, self.together = rows, strategy, batch, together
-        self.seed, self.epoch, self.weights = seed, epoch, weights
+        self.seed, self.epoch, self.weights, self.earlier = seed, epoch, weights, earlier
 
     def __len__(self) -> int:
         return math.ceil(len(self.rows) / self.together) * self.together
 
     def __iter__(self) -> Iterator[int]:
-        indices = self.visit(self.epoch())
-        ghosts = len(self) - len(indices)
-        return iter([*indices.tolist(), *(len(self.rows) + i % len(self.rows) for i in range(ghosts))])
+        epoch, size = self.epoch(), len(self.rows)
+        indices = self.visit(epoch)
+        ghosts = size + np.arange(len(self) - len(indices)) % size
+        start = 2 * size * (self.earlier + epoch) if self.rows.varies else 0
+        return iter((start + np.concatenate([indices, ghosts])).tolist())
 
     def visit(self, epoch: int) -> np.ndarray:
         """The rows in the order in which the epoch visits them, (rows,)."""

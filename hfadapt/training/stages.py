@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from hfadapt.errors import HfadaptError
 from hfadapt.methods.base import Stage
 from hfadapt.scoring.tally import Tally
-from hfadapt.settings import EARLY_STOPPING
+from hfadapt.settings import EARLY_STOPPING, steps_per_epoch
 from hfadapt.training import checkpoints
 from hfadapt.training.freezing import only
 from hfadapt.training.rows import Rows
@@ -89,8 +90,8 @@ def train(
         journal("stage", stage=stage.name, number=i + 1, of=len(stages), steps=steps[i])
         with only(model, stage.speeds):
             arguments = _arguments(training, folders[i], steps[i], seed=training.settled["seed"] + i)
-            watch = Watch(journal, stage.name, sum(steps[:i]), training.steps)
-            trainer = _trainer(model, stage, training, arguments, watch, moments)
+            watch = Watch(journal, stage.name, sum(steps[:i]), training.steps, training.loss.task.constrain)
+            trainer = _trainer(model, stage, training, arguments, watch, moments, earlier=sum(steps[:i]))
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             moments = {} if _is_divided(trainer) else trainer.moments_by_name()
         journal("stage done", stage=stage.name, best=trainer.state.best_metric)
@@ -156,7 +157,10 @@ def _trainer(
     arguments: TrainingArguments,
     watch: Watch,
     moments: Mapping[str, dict[str, Any]],
+    earlier: int,
 ) -> StageTrainer:
+    """earlier: steps of earlier stages."""
+    processes = PartialState().num_processes
     trainer = StageTrainer(
         model=model,
         args=arguments,
@@ -164,12 +168,15 @@ def _trainer(
         speeds=stage.speeds,
         strategy=training.settled[_SAMPLING],
         seed=arguments.seed,
+        earlier=math.ceil(earlier / steps_per_epoch(training.settled, len(training.train), processes)),
         chances=training.chances,
         moments=moments,
         train_dataset=training.train,
         eval_dataset=training.validation,
         data_collator=training.collator,
-        compute_metrics=StreamedScores(training.loss, training.tally, str(training.settled["metric_for_best_model"])),
+        compute_metrics=StreamedScores(
+            training.loss.on(model), training.tally, str(training.settled["metric_for_best_model"])
+        ),
     )
     for upstream in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(upstream)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import seed_worker
@@ -18,6 +19,7 @@ from hfadapt.data.labels import Labels
 from hfadapt.kind import IGNORED
 from hfadapt.scoring.tally import Tally
 from hfadapt.tasks.base import Task
+from hfadapt.training.gathering import gathered
 from hfadapt.training.rows import Order, Rows
 
 _UNDECAYED = re.compile(r"(^|[._])(bias|norm|position|cls_token|class_embedding|mask_token|logit_scale|layer_scale)")
@@ -31,41 +33,73 @@ class ExactLoss:
     the accumulation steps and processes (https://github.com/huggingface/transformers/issues/47688).
     """
 
-    def __init__(self, task: Task, labels: Labels, weights: np.ndarray | None = None, smoothing: float = 0.0):
-        self.task, self.labels, self.smoothing = task, labels, smoothing
+    def __init__(
+        self,
+        task: Task,
+        labels: Labels,
+        weights: np.ndarray | None = None,
+        smoothing: float = 0.0,
+        model: nn.Module | None = None,
+    ):
+        """weights: a factor for each label, (labels,); model: owns the parameters that the task reads."""
+        self.task, self.labels, self.smoothing, self.model = task, labels, smoothing, model
         self.weights = None if weights is None else torch.from_numpy(weights)
 
+    def on(self, model: nn.Module) -> ExactLoss:
+        """The same loss, for a model."""
+        bound = copy.copy(self)
+        bound.model = model
+        return bound
+
     def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        losses = self.each(outputs["logits"], labels)
+        found = {name: outputs[name] for name in self.task.reads}
+        whole = None
+        if self.task.contrasts:
+            whole = {name: gathered(tensor) for name, tensor in found.items()}, gathered(labels)
+        losses = self.each(found, labels, whole)
         items = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         return losses.sum() / items
 
-    def each(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def each(
+        self, found: Mapping[str, Tensor], labels: Tensor, whole: tuple[Mapping[str, Tensor], Tensor] | None = None
+    ) -> Tensor:
         """The loss of each item; see `Task.losses`."""
-        weights = None if self.weights is None else self.weights.to(logits.device)
-        return self.task.losses(logits, labels, self.labels.kind, weights, self.smoothing)
+        weights = None if self.weights is None else self.weights.to(labels.device)
+        own = {name: getattr(self.model, name) for name in self.task.parameters if hasattr(self.model, name)}
+        found = {**found, **own}
+        return self.task.losses(found, labels, self.labels.kind, weights, self.smoothing, whole=whole)
 
 
 class StreamedScores:
     """Trainer's `compute_metrics`, batch by batch, so that memory does not grow with the rows."""
 
-    def __init__(self, loss: ExactLoss, tally: Any, needed: str = ""):
-        """tally: makes a new, empty Tally; needed: the metric that picks the best checkpoint."""
+    def __init__(self, loss: ExactLoss, tally: Any, needed: str = "", worst: int = 0):
+        """tally: makes a new, empty Tally; needed: the metric that picks the best checkpoint;
+        worst: how many of the rows with the greatest loss are remembered, where a row has one label."""
         self.loss, self.fresh, self.needed = loss, tally, needed
+        self.most = worst if loss.labels.kind == "label" else 0
         self.last: Tally | None = None
+        self.worst: list[Miss] = []
         self._begin()
 
     def _begin(self) -> None:
         self.tally: Tally = self.fresh()
-        self.total, self.items = 0.0, 0
+        self.total, self.items, self.rows = 0.0, 0, 0
+        self.misses: list[Miss] = []
 
     def __call__(self, prediction: Any, compute_result: bool = True) -> dict[str, float]:
-        logits, targets = prediction.predictions, prediction.label_ids
-        losses = self.loss.each(logits.float(), targets)
+        tensors, targets = prediction.predictions, prediction.label_ids
+        found = dict(zip(self.loss.task.reads, tensors if isinstance(tensors, tuple) else [tensors], strict=True))
+        with torch.no_grad():
+            losses = self.loss.each({name: tensor.float() for name, tensor in found.items()}, targets)
         self.total += float(losses.double().sum())
         self.items += losses.numel()
-        probabilities = self.loss.task.probabilities(logits.float().cpu().numpy(), self.loss.labels.kind)
-        self.tally.add(probabilities, targets.cpu().numpy())
+        arrays = {name: tensor.float().cpu().numpy() for name, tensor in found.items()}
+        predicted = self.loss.task.predictions(arrays, self.loss.labels.kind)
+        self.tally.add(predicted, targets.cpu().numpy())
+        if self.most:
+            self._remember(predicted, losses, targets)
+        self.rows += len(targets)
         if not compute_result:
             return {}
         values = {name: score.value for name, score in self.tally.scores().items()}
@@ -74,33 +108,73 @@ class StreamedScores:
             values.setdefault(self.needed, 0.0)
         # Under this name it replaces the Trainer's own, which is a mean of the batches' means.
         values["loss"] = self.total / self.items
-        self.last = self.tally
+        self.last, self.worst = self.tally, self.misses
         self._begin()
         return values
 
+    def _remember(self, predicted: np.ndarray, losses: Tensor, targets: Tensor) -> None:
+        """Keep the wrong answers with the greatest loss. The rows come in their order, on any number of processes."""
+        answered = predicted.argmax(-1)
+        for i in np.flatnonzero(answered != targets.cpu().numpy()).tolist():
+            miss = Miss(float(losses[i]), self.rows + i, int(targets[i]), int(answered[i]), float(predicted[i].max()))
+            self.misses.append(miss)
+        self.misses = sorted(self.misses, key=lambda miss: -miss.loss)[: self.most]
 
-class StageTrainer(Trainer):
+
+class Miss(NamedTuple):
+    """A row that was answered wrongly."""
+
+    loss: float
+    row: int
+    true: int
+    answered: int
+    probability: float
+    """Of the answer."""
+
+
+class ExactTrainer(Trainer):
+    """A Trainer with the exact loss, whose predictions are what the task reads and nothing else."""
+
+    def __init__(self, *, model: nn.Module, loss: ExactLoss, **rest: Any):
+        self.exact = loss.on(model)
+        super().__init__(model=model, compute_loss_func=self.exact, **rest)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss, and perhaps the outputs that the task reads, in its order."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        kept = {name: outputs[name] for name in self.exact.task.reads}
+        return (loss, kept) if return_outputs else loss
+
+
+class StageTrainer(ExactTrainer):
     """Trains what a stage names, at its speeds, over the rows in the given order."""
 
     def __init__(
         self,
         *,
         args: TrainingArguments,
-        loss: ExactLoss,
         speeds: Mapping[str, float],
         strategy: str,
         seed: int,
+        earlier: int = 0,
         chances: np.ndarray | None = None,
         moments: Mapping[str, dict[str, Any]] | None = None,
         **rest: Any,
     ):
         """speeds: factors on the learning rate by parameter name; strategy: the `train_sampling_strategy`,
         which the Trainer itself must not see, for it would order the rows to evaluate by it too;
-        chances: of the rows, (rows,); moments: optimizer state of an earlier stage by parameter name."""
+        earlier: epochs of earlier stages; chances: of the rows, (rows,);
+        moments: optimizer state of an earlier stage by parameter name."""
         self.speeds, self.strategy, self.order_seed, self.chances = speeds, strategy, seed, chances
-        self.moments = dict(moments or {})
+        self.moments, self.earlier = dict(moments or {}), earlier
         self.optimizer: torch.optim.Optimizer | None
-        super().__init__(args=args, compute_loss_func=loss, **rest)
+        super().__init__(args=args, **rest)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Groups by speed and weight decay; Adam's moments go on where an earlier stage left them."""
@@ -146,6 +220,7 @@ class StageTrainer(Trainer):
             # Upstream's set_epoch does not reach a sampler behind a resumed, sharded loader.
             epoch=lambda: int(self.state.epoch or 0),
             weights=self.chances,
+            earlier=self.earlier,
         )
         loader: DataLoader[Any] = DataLoader(
             rows,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfadapt.errors import RunError
@@ -43,14 +44,16 @@ class Journal:
 class Watch(TrainerCallback):
     """Reports steps and evaluations of a stage, seals its checkpoints, and stops at a loss that is no number."""
 
-    def __init__(self, journal: Journal, stage: str, done: int, total: int):
-        """done: the steps of earlier stages; total: the steps of the whole training."""
-        self.journal, self.stage, self.done, self.total = journal, stage, done, total
+    def __init__(self, journal: Journal, stage: str, done: int, total: int, constrain: Callable[[nn.Module], None]):
+        """done: the steps of earlier stages; total: the steps of the whole training;
+        constrain: puts parameters back where they must lie."""
+        self.journal, self.stage, self.done, self.total, self.constrain = journal, stage, done, total, constrain
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
     ) -> TrainerControl:
         """A step is reported; before a checkpoint or an evaluation the loss is looked at."""
+        self.constrain(rest["model"])
         self.journal("step", keep=False, stage=self.stage, step=self.done + state.global_step, steps=self.total)
         control.should_log |= control.should_save or control.should_evaluate
         return control

@@ -1,0 +1,190 @@
+"""What a model, and what simple methods, score on the rows of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from hfadapt import zero_shot
+from hfadapt.data.labels import Labels
+from hfadapt.folder import Run
+from hfadapt.planning import Plan, knows_texts
+from hfadapt.scoring import baselines, drawing, evaluated, pixels, retrieval
+from hfadapt.scoring.tally import Score, Tally
+from hfadapt.tasks._pictures import opened
+from hfadapt.tasks.base import Task
+from hfadapt.training.evaluating import Judged, evaluate
+from hfadapt.training.rows import Rows, Visits
+from hfadapt.training.trainer import ExactLoss
+
+REPLICATES = 1000
+"""Bootstrap replicates behind an interval."""
+Scores = Mapping[str, Mapping[str, Score]]
+"""Split → metric → score."""
+JUDGED = ("validation", "test")
+"""The splits that scores are reported of."""
+
+
+def encode(plan: Plan, split: str) -> Rows:
+    """The rows of a split as model inputs, with `labels`."""
+    seed = plan.settled["seed"]
+    rows = plan.data.splits[split]
+    return encode_rows(plan.recipe.task, plan.processor, rows, plan.data.labels, seed=seed, trains=split == "train")
+
+
+def encode_rows(task: Task, processor: Any, rows: Any, labels: Labels, *, seed: int = 0, trains: bool = False) -> Rows:
+    """Rows encoded now, or when they are visited where the task is lazy.
+
+    trains: whether they may be varied and mixed, depending on the seed.
+    """
+    from datasets import List, Value
+
+    kinds = {
+        "label": Value("int64"),
+        "labels": List(Value("float32")),
+        "number": Value("float32"),
+        "pairs": List(Value("int64")),
+    }
+    if labels.kind == "pairs":
+        targets = np.column_stack([rows["_image"][:], rows["_text"][:]]).tolist()
+    else:
+        targets = rows["label"][:]
+    if task.lazy:
+        inputs = [role for role, its in task.roles.items() if its.holds != "target" and role in rows.column_names]
+        table = rows.select_columns(inputs).add_column("labels", targets).cast_column("labels", kinds[labels.kind])
+        return Rows(table, visit=Visits(task, processor, table, labels, seed, trains))
+    encoded = rows.map(
+        lambda batch: task.encode(batch, processor),
+        batched=True,
+        remove_columns=rows.column_names,
+        load_from_cache_file=False,
+    )
+    lengths = np.asarray([len(ids) for ids in encoded["input_ids"]])
+    return Rows(encoded.add_column("labels", targets).cast_column("labels", kinds[labels.kind]), lengths)
+
+
+def tally(task: Task, labels: Labels, metrics: Any, *, seed: int, replicates: int) -> Any:
+    """An empty tally; metrics: of the `evaluate` library, by name."""
+    if labels.kind == "pairs":
+        return retrieval.Retrieval(replicates=replicates, seed=seed)
+    extra = [evaluated.load(name, labels.kind) for name in metrics]
+    return Tally(labels.kind, labels.names, replicates=replicates, seed=seed, extra=extra)
+
+
+def judge(
+    model: torch.nn.Module,
+    task: Task,
+    processor: Any,
+    rows: Any,
+    labels: Labels,
+    *,
+    loss: ExactLoss,
+    fresh: Callable[[], Any],
+    batch_size: int,
+    folder: str,
+) -> Judged:
+    """How a model does on rows, with intervals; fresh: makes an empty tally."""
+    if labels.kind == "pairs" and labels.names:
+        fresh = _with_classes(model, task, processor, rows, labels, fresh)
+    encoded = encode_rows(task, processor, rows, labels)
+    return evaluate(
+        model,
+        encoded,
+        loss=loss,
+        tally=fresh,
+        collator=task.collator(processor),
+        batch_size=batch_size,
+        folder=folder,
+    )
+
+
+def _with_classes(
+    model: Any, task: Any, processor: Any, rows: Any, labels: Labels, fresh: Callable[[], Any]
+) -> Callable[[], Any]:
+    asked = zero_shot.ZeroShot(model, processor.tokenizer, labels.names, task.templates)
+    class_of = {i: label for i, label in zip(rows["_image"], rows["label"], strict=True) if label >= 0}
+    return lambda: zero_shot.WithZeroShot(fresh(), asked, class_of, Tally("label", labels.names, replicates=REPLICATES))
+
+
+def compare(plan: Plan) -> dict[str, Scores]:
+    """What simple methods reach on the same rows, by the name of the method."""
+    return {"text": _texts, "image": _pictures, "image-text": _pairs}[plan.recipe.task.modality](plan)
+
+
+def _texts(plan: Plan) -> dict[str, Scores]:
+    data, pair = plan.data, "text_pair" in plan.recipe.task.roles
+    texts = {
+        split: baselines.Texts(
+            rows["text"][:],
+            rows["text_pair"][:] if pair and "text_pair" in rows.column_names else None,
+            np.asarray(rows["label"][:]),
+        )
+        for split, rows in data.splits.items()
+    }
+    judged = {split: texts[split] for split in JUDGED}
+    return dict(
+        baselines.text_baselines(
+            data.labels.kind,
+            data.labels.names,
+            texts["train"],
+            judged,
+            seed=plan.settled["seed"],
+            replicates=REPLICATES,
+        )
+    )
+
+
+def _pictures(plan: Plan) -> dict[str, Scores]:
+    data, task, seed = plan.data, plan.recipe.task, plan.settled["seed"]
+    labels = data.labels
+    pictures = {
+        split: pixels.Pictures(rows["image"], np.asarray(rows["label"][:])) for split, rows in data.splits.items()
+    }
+    judged = {split: pictures[split] for split in JUDGED}
+    found: dict[str, Scores] = dict(
+        pixels.picture_baselines(labels.kind, labels.names, pictures["train"], judged, seed=seed, replicates=REPLICATES)
+    )
+    if labels.kind == "label" and knows_texts(plan.config):
+        asked = zero_shot.ZeroShot.of(plan.source, labels.names, task.templates, _device())  # type: ignore[attr-defined]
+        found["zero-shot"] = {
+            split: asked.scores(encode(plan, split), Tally("label", labels.names, replicates=REPLICATES, seed=seed))
+            for split in JUDGED
+        }
+    return found
+
+
+def _pairs(plan: Plan) -> dict[str, Scores]:
+    """Chance, and the backbone as it came."""
+    task, labels, seed = plan.recipe.task, plan.data.labels, plan.settled["seed"]
+    model: Any = task.model(plan.source, plan.config, dtype=torch.float32)[0].to(_device()).eval()
+    found: dict[str, dict[str, Mapping[str, Score]]] = {"chance": {}, "zero-shot": {}}
+    for split in JUDGED:
+        rows = plan.data.splits[split]
+        fresh = partial(tally, task, labels, (), seed=seed, replicates=REPLICATES)
+        streamed = (_with_classes(model, task, plan.processor, rows, labels, fresh) if labels.names else fresh)()
+        for batch, targets in zero_shot.batches(encode(plan, split), task.collator(plan.processor)):
+            with torch.no_grad():
+                outputs = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+            streamed.add({name: outputs[name].float().cpu().numpy() for name in task.reads}, targets)
+        found["zero-shot"][split] = streamed.scores()
+        found["chance"][split] = retrieval.chance(np.column_stack([rows["_image"][:], rows["_text"][:]]))
+    return dict(found)
+
+
+def draw(plan: Plan, judged: Judged, run: Run) -> None:
+    """Pictures of what went wrong on the test split: `confusion.png`, and `mistakes.png` where rows are pictures."""
+    names = plan.data.labels.names
+    if judged.confusion is not None:
+        drawing.confusion(run.path / "confusion.png", judged.confusion, names)
+    if judged.worst and plan.recipe.task.modality == "image":
+        rows = plan.data.splits["test"].select([miss.row for miss in judged.worst])
+        told = [f"{names[m.true]} → {names[m.answered]} ({m.probability:.2f})" for m in judged.worst]
+        drawing.worst(run.path / "mistakes.png", [opened(cell) for cell in rows["image"]], told)
+
+
+def _device() -> torch.device:
+    return torch.accelerator.current_accelerator() or torch.device("cpu")

@@ -1,0 +1,180 @@
+"""What all tasks on pictures share: the image processor, and augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from hfadapt.errors import DataError, HfadaptError, Problem
+from hfadapt.section import Section
+from hfadapt.tasks.base import Columns, Encoded, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hfadapt.backbones.base import Source
+    from hfadapt.data.augmenting import Augmenter
+    from hfadapt.data.labels import Labels
+
+
+class Augment(Section):
+    """How training pictures are varied, drawn anew in each epoch from the seed, the epoch and the row."""
+
+    crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The least share of the area that a random resized crop keeps; its sides are 3:4 to 4:3."""
+    flip: Literal["horizontal", "vertical", "both"] | None = None
+    """Mirror half of the pictures."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Turn by up to so many degrees either way."""
+    rand_augment: Annotated[int, Field(ge=1, le=30)] | None = None
+    """RandAugment (Cubuk et al. 2019, https://arxiv.org/abs/1909.13719): two operations of this magnitude."""
+    trivial_augment: bool = False
+    """TrivialAugment (Müller and Hutter 2021, https://arxiv.org/abs/2103.10158): one operation of random strength."""
+    colour: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How much brightness, contrast, saturation and hue change."""
+    erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The chance that a rectangle is erased (Zhong et al. 2017, https://arxiv.org/abs/1708.04896)."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """The alpha of mixup (Zhang et al. 2017, https://arxiv.org/abs/1710.09412); 0 is none."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """The alpha of CutMix (Yun et al. 2019, https://arxiv.org/abs/1905.04899); with mixup, either is drawn."""
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> Augment:
+        if self.rand_augment and self.trivial_augment:
+            raise PydanticCustomError("both", "Give 'rand_augment' or 'trivial_augment', not both.")
+        return self
+
+    @property
+    def varies(self) -> bool:
+        """Whether a picture is changed by itself."""
+        return self.model_copy(update={"mixup": 0.0, "cutmix": 0.0}) != Augment()
+
+
+class PictureTask(Task):
+    """The base of tasks that look at pictures."""
+
+    lazy: ClassVar[bool] = True
+
+    augment: Augment = Augment()
+    """Random changes to the training pictures; by default none."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether the training pictures are augmented."""
+        return self.augment.varies
+
+    def vary(self, rows: Columns, processor: Any, draws: Sequence[np.random.Generator]) -> Columns:
+        """The rows with augmented pictures."""
+        augmenter = _augmenter(self.augment, picture_size(processor))
+        pictures = [augmenter(opened(cell), draw) for cell, draw in zip(rows["image"], draws, strict=True)]
+        return {**rows, "image": pictures}
+
+
+def image_processor(source: Source) -> Any:
+    """The checkpoint's image processor.
+
+    Raises:
+        HfadaptError: it has none that transformers can load.
+    """
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(source.path, **source.options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        needs = " without torchvision" if isinstance(error, ImportError) else ""
+        says = f"'{source.name}' has no image processor that transformers can load{needs}."
+        hint = "Save one into its folder (preprocessor_config.json)."
+        raise HfadaptError(Problem(says, "model", hint=hint)) from error
+
+
+def picture_size(processor: Any) -> tuple[int, int]:
+    """The height and width, in pixels, of what an image processor hands to the model."""
+    from PIL import Image
+
+    return tuple(pixels([Image.new("RGB", (64, 64))], processor)[0].shape[1:])  # type: ignore[return-value]
+
+
+def pixels(pictures: Sequence[Any], processor: Any) -> list[np.ndarray]:
+    """Model inputs of pictures, (3, height, width) float32 each.
+
+    pictures: cells, or RGB pictures of Pillow.
+
+    Raises:
+        DataError: a picture can't be read any more.
+    """
+    images = getattr(processor, "image_processor", processor)
+    # Without the format an array 3 pixels high would be taken for one with its channels first.
+    encoded = images([opened(one) for one in pictures], return_tensors="np", input_data_format="channels_last")
+    return list(encoded["pixel_values"])
+
+
+def opened(cell: Any) -> Any:
+    """An RGB picture of Pillow, from a cell or one that is open already.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    from hfadapt.data.images import PictureError, open_picture
+
+    if not isinstance(cell, Mapping):
+        return cell
+    try:
+        return open_picture(cell)
+    except PictureError as error:
+        raise DataError(Problem(where=str(cell.get("path") or ""), says=str(error))) from error
+
+
+def mixed(
+    augment: Augment, rows: list[Encoded], others: list[Encoded], draws: Sequence[np.random.Generator], labels: Labels
+) -> list[Encoded]:
+    """Rows mixed with others by mixup or CutMix; their targets become shares of each label, (labels,)."""
+    import numpy as np
+
+    from hfadapt.data.augmenting import mix
+
+    made = []
+    for row, other, draw in zip(rows, others, draws, strict=True):
+        kinds = [(kind, alpha) for kind in ("mixup", "cutmix") if (alpha := getattr(augment, kind))]
+        kind, alpha = kinds[int(draw.integers(len(kinds)))]
+        picture, share = mix(kind, alpha, row["pixel_values"], other["pixel_values"], draw)
+        both = [_shares(one["labels"], labels) for one in (row, other)]
+        made.append(row | {"pixel_values": picture, "labels": np.float32(share * both[0] + (1 - share) * both[1])})
+    return made
+
+
+def _shares(target: Any, labels: Labels) -> np.ndarray:
+    import numpy as np
+
+    return np.eye(len(labels))[target] if labels.kind == "label" else np.asarray(target, float)
+
+
+@cache
+def _augmenter(augment: Augment, size: tuple[int, int]) -> Augmenter:
+    from hfadapt.data.augmenting import Augmenter
+
+    return Augmenter(augment, size)
+
+
+def stack(rows: list[Encoded]) -> dict[str, Any]:
+    """Encoded rows to one batch; all are of one size."""
+    import numpy as np
+    import torch
+
+    batch: dict[str, Any] = {"pixel_values": torch.from_numpy(np.stack([row["pixel_values"] for row in rows]))}
+    if "labels" in rows[0]:
+        batch["labels"] = torch.from_numpy(np.stack([np.asarray(row["labels"]) for row in rows]))
+    return batch
+
+
+def checked_templates(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Templates with one place for a name each; a pydantic error for others."""
+    for value in values:
+        if value.count("{}") != 1 or "{" in value.replace("{}", "") or "}" in value.replace("{}", ""):
+            says = "'{template}' is no template: it needs '{{}}', once, where the name goes."
+            raise PydanticCustomError("template", "{says}", {"says": says.format(template=value)})
+    return values

@@ -1,0 +1,84 @@
+"""A picture to one label or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from hfadapt.tasks import _pictures
+from hfadapt.tasks._classification import Classification
+from hfadapt.tasks.base import Columns, Encoded, Role
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedConfig
+
+    from hfadapt.backbones.base import Source
+    from hfadapt.data.labels import Labels
+
+
+class ImageClassification(_pictures.PictureTask, Classification):
+    """Classify pictures: what is in them, of which kind or state it is.
+
+    When to use: each row has a picture and what is to be said of it.
+    Inputs: `image`, a path or a picture, and `label`: a word or an integer (single-label) or a list of words
+    (multi-label). A folder with a sub-folder for each class needs no columns.
+    """
+
+    modality: ClassVar = "image"
+    auto_class: ClassVar[str] = "AutoModelForImageClassification"
+    pipeline: ClassVar[str] = "image-classification"
+    roles: ClassVar[dict[str, Role]] = {
+        "image": Role("image", "The picture.", ("image", "img", "picture", "photo", "file_name", "file", "path")),
+        "label": Role("target", "What is to be said of it.", ("label", "labels", "target", "class", "category")),
+    }
+    examples: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"image": "circle.png", "label": "round"},
+        {"image": "square.png", "label": "angular"},
+        {"image": "ring.png", "label": "round"},
+        {"image": "star.png", "label": "angular"},
+    )
+
+    head: Literal["new", "zero-shot"] = "new"
+    """Where the head starts: at random, or, with a backbone that knows texts too (CLIP, SigLIP), from the
+    names of the classes."""
+    templates: Annotated[tuple[str, ...], Field(min_length=1)] = ("a photo of a {}.",)
+    """The sentences around a class's name by which a backbone that knows texts is asked for it."""
+
+    @field_validator("problem_type")
+    @classmethod
+    def _no_numbers(cls, value: str | None) -> str | None:
+        if value == "regression":
+            raise PydanticCustomError("refused", "Pictures are classified; a regression on them is not offered.")
+        return value
+
+    @field_validator("templates")
+    @classmethod
+    def _with_a_place(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return _pictures.checked_templates(values)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether mixup or CutMix is asked for."""
+        return bool(self.augment.mixup or self.augment.cutmix)
+
+    def mix(
+        self, rows: list[Encoded], others: list[Encoded], draws: Sequence[np.random.Generator], labels: Labels
+    ) -> list[Encoded]:
+        """Each row mixed with the other one, its target the share of each label."""
+        return _pictures.mixed(self.augment, rows, others, draws, labels)
+
+    def processor(self, source: Source, config: PreTrainedConfig) -> Any:
+        """The checkpoint's image processor."""
+        return _pictures.image_processor(source)
+
+    def encode(self, rows: Columns, processor: Any) -> dict[str, list[Any]]:
+        """`pixel_values` of each row, (3, height, width)."""
+        return {"pixel_values": _pictures.pixels(rows["image"], processor)}
+
+    def collator(self, processor: Any) -> Callable[[list[Encoded]], dict[str, Any]]:
+        """Stacks the rows of a batch."""
+        return _pictures.stack
