@@ -206,7 +206,7 @@ def splits(path: Path, shown: str, data: Data, named: str | None) -> Splits:
     entries = {split: [e for e in _visible(path) if e.is_dir() and e.name.lower() in SPLITS[split]] for split in SPLITS}
     if any(local.split_of(file.name) == "train" for file in loose):
         return local.folder(path, shown, data)
-    if not entries["train"]:
+    if not entries["train"] and (loose or not any(entries.values()) or _others(path, entries)):
         rows = loose and not any(map(_is_metadata, loose)) and _tell_about(path)
         return local.folder(path, shown, data) if rows else {"train": tables(path, shown, data, named)}
     metadata = [file for file in loose if _is_metadata(file)]
@@ -258,8 +258,17 @@ def is_picture(name: str) -> bool:
 
 def _tell_about(folder: Path) -> bool:
     """Whether files of rows in a folder tell about what is in it: several folders of pictures are classes instead."""
-    inside = (entry for entry in _visible(folder) if entry.is_dir())
-    return sum(any(is_picture(path.name) for path in walk(entry)) for entry in inside) < 2
+    return sum(map(_holds_pictures, _visible(folder))) < 2
+
+
+def _others(folder: Path, entries: dict[str, list[Path]]) -> bool:
+    """Whether folders hold pictures that are not named after splits: then those that are may be classes too."""
+    named = [entry for its in entries.values() for entry in its]
+    return any(entry not in named and _holds_pictures(entry) for entry in _visible(folder))
+
+
+def _holds_pictures(entry: Path) -> bool:
+    return entry.is_dir() and any(is_picture(path.name) for path in walk(entry))
 
 
 def _visible(folder: Path) -> list[Path]:

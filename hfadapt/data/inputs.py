@@ -41,7 +41,8 @@ def read_inputs(
         never = columns.likely_targets(data.columns, roles, tables[0])
         chosen = columns.choose(data.columns, inputs, tables, never=never)
     files: list[str] = []
-    read = rows.read(tables, chosen, list(chosen), files, pictures=pictures)
+    texts = [] if pictures else list(chosen)
+    read = rows.read(tables, chosen, texts, files, pictures=pictures)
     looks = {role: looking.look({"": read.rows.inputs[role]})[""] for role in pictures}
     bad = [*read.bad]
     for role, its in looks.items():

@@ -86,13 +86,14 @@ def load(
     Raises:
         DataError: the data can't be used as they are.
     """
-    of = {what: [role for role, its in roles.items() if its.holds == what] for what in ("text", "image", "target")}
-    chosen = splits.choose(data, sources.find(data, of["image"]), of["image"])
+    images = [role for role, its in roles.items() if its.holds == "image"]
+    chosen = splits.choose(data, sources.find(data, images), images)
     tables = [table for its in chosen.given.values() for table in its]
     chosen_columns = columns.choose(data.columns, roles, tables)
-    target = next((role for role in chosen_columns if role in of["target"]), None)
+    of = {what: [r for r in chosen_columns if roles[r].holds == what] for what in ("text", "image", "target")}
+    target = next(iter(of["target"]), None)
     # Where no target is needed, pairs are learnt, and a list of texts is as many pairs.
-    pairs = all(roles[role].optional for role in of["target"])
+    pairs = all(its.optional for its in roles.values() if its.holds == "target")
     files: list[str] = []
     read = {
         split: rows.read(its, chosen_columns, of["text"], files, pictures=of["image"], several=pairs)
@@ -104,11 +105,7 @@ def load(
     listed = chosen.given["train"][0].label_names(chosen_columns[target].name) if target else ()
     raw = {split: its.rows for split, its in read.items()}
     labels, understood = targets.understand(raw, answered, data, listed=listed, known=known_labels)
-    looks = {
-        role: looking.look({split: its.inputs[role] for split, its in raw.items()}, seed)
-        for role in of["image"]
-        if role in chosen_columns
-    }
+    looks = {role: looking.look({s: its.inputs[role] for s, its in raw.items()}, seed) for role in of["image"]}
     refused = {split: _refused(its, understood[split], looks, split) for split, its in raw.items()}
     bad = {split: _bad(its, refused[split], files) for split, its in read.items()}
     usable = {split: _usable(its, refused[split], understood[split], looks, split) for split, its in raw.items()}
@@ -126,7 +123,7 @@ def load(
         columns=chosen_columns,
         files=tuple(files),
         findings=(
-            *(finding for split, its in chosen.given.items() for table in its for finding in table.remarks(split)),
+            *(says for split, its in chosen.given.items() for table in its for says in table.remarks(split)),
             *checks.of_inputs(usable, labels.kind, files),
             *checks.of_labels(usable, divided, labels, sum(its.repeated for its in understood.values())),
         ),
