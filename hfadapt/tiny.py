@@ -40,7 +40,7 @@ def checkpoint(
     # With the usual 0.02 all inputs look alike to so narrow a body, and no head could tell them apart.
     arguments: dict[str, Any] = {"initializer_range": 0.2, **family.tiny}
     if family.modality != "text":
-        image_processor(model_type).save_pretrained(folder)
+        image_processor(family.model_types[0]).save_pretrained(folder)
     if family.modality != "image":
         reader = _tokenizer_of(model_type, family, list(texts))
         reader.save_pretrained(folder)
@@ -59,7 +59,11 @@ def checkpoint(
 
 
 def image_processor(model_type: str, side: int = _SIDE) -> Any:
-    """The image processor of a kind, for square pictures of a side in pixels; needs no torchvision."""
+    """The image processor of a kind, for square pictures of a side in pixels; needs no torchvision.
+
+    Raises:
+        KeyError: transformers names none for this kind.
+    """
     import transformers
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
@@ -94,7 +98,6 @@ def _settle(model: Any) -> None:
         model.train()(pixel_values=blots)
     for norm, before in zip(norms, momentum, strict=True):
         norm.momentum = before
-    model.eval()
 
 
 def tokenizer(

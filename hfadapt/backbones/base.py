@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_KINDS = ("list", "compound", "plain")
+"""Of lists of modules; see `_block_modules`."""
+
+
 @dataclass(frozen=True)
 class Family:
     """What the derivation of the anatomy gets wrong for a kind of backbone, and a size for tests."""
@@ -259,32 +263,32 @@ def _classifier(model: nn.Module, body: str) -> Iterator[str]:
 
 
 def _block_modules(model: nn.Module, body: str, outside: Collection[str]) -> list[str]:
-    """The names of the modules of a body that are its blocks.
+    """The names of the modules of a body that are its blocks: the children of its outermost lists of modules.
 
-    They are the children of its outermost lists of modules, as in nearly every model of transformers; of its
-    outermost sequences of modules that have children themselves, as in timm's ResNet and ViT; of sequences of
-    plain layers, as in VGG; or the body's own children, as in Inception.
+    Of three kinds of lists, those count that hold most parameters: `ModuleList`s, as in nearly every model of
+    transformers; `Sequential`s of modules that have children themselves, as in timm's ResNet and ViT; those of
+    plain layers, as in VGG. Where there is no list, as in Inception, the body's own children are its blocks.
 
     outside: parameters that belong to no block.
     """
     from torch import nn
 
     inside = model.get_submodule(body)
-    held = {f"{_dotted(body)}{n}" for n, _ in inside.named_parameters()} - set(outside)
-    lists: dict[str, nn.Module] = {}
+    held = {f"{_dotted(body)}{n}": p.numel() for n, p in inside.named_parameters()}
+    held = {name: size for name, size in held.items() if name not in outside}
+    lists: dict[str, str] = {}
     for name, module in inside.named_modules(prefix=body):
-        outermost = not name.startswith(tuple(f"{other}." for other in lists))
-        if outermost and isinstance(module, nn.ModuleList | nn.Sequential) and _below(held, [name]):
-            lists[name] = module
-    wanted = [name for name, module in lists.items() if isinstance(module, nn.ModuleList)]
-    wanted = wanted or [name for name, module in lists.items() if _is_compound(module)]
-    wanted = wanted or list(lists) or [body]
+        if isinstance(module, nn.ModuleList | nn.Sequential) and not name.startswith(tuple(f"{o}." for o in lists)):
+            compound = any(True for child in module.children() for _ in child.children())
+            lists[name] = "list" if isinstance(module, nn.ModuleList) else "compound" if compound else "plain"
+    sizes = {kind: sum(held[n] for n in _below(held, [k for k in lists if lists[k] == kind])) for kind in _KINDS}
+    wanted = [name for name, kind in lists.items() if kind == max(_KINDS, key=sizes.__getitem__) and sizes[kind]]
+    if wanted and lists[wanted[0]] != "list":
+        # Deeper ones are branches of what lies beside the others.
+        wanted = [name for name in wanted if name.count(".") == min(other.count(".") for other in wanted)]
+    wanted = wanted or [body]
     children = [_dotted(name) + child for name in wanted for child, _ in model.get_submodule(name).named_children()]
     return [child for child in children if _below(held, [child])]
-
-
-def _is_compound(sequence: nn.Module) -> bool:
-    return any(True for child in sequence.children() for _ in child.children())
 
 
 def _below(names: Collection[str], modules: Collection[str]) -> set[str]:

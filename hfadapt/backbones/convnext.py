@@ -1,9 +1,9 @@
-"""ConvNeXt (Liu et al. 2022, https://arxiv.org/abs/2201.03545); its blocks are the stages."""
+"""ConvNeXt (Liu et al. 2022, https://arxiv.org/abs/2201.03545) and its second version; its blocks are the stages."""
 
 from hfadapt.backbones.base import Family
 
 FAMILY = Family(
-    model_types=("convnext",),
+    model_types=("convnext", "convnextv2"),
     modality="image",
     tiny={
         "image_size": 32,

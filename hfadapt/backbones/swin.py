@@ -1,9 +1,9 @@
-"""Swin (Liu et al. 2021, https://arxiv.org/abs/2103.14030); its blocks are the stages."""
+"""Swin (Liu et al. 2021, https://arxiv.org/abs/2103.14030) and its second version; its blocks are the stages."""
 
 from hfadapt.backbones.base import Family
 
 FAMILY = Family(
-    model_types=("swin",),
+    model_types=("swin", "swinv2"),
     modality="image",
     tiny={
         "image_size": 32,

@@ -45,7 +45,11 @@ class PeftAdaptation(Adaptation):
         return self
 
     def wrap(self, model: nn.Module, anatomy: Anatomy) -> nn.Module:
-        """Insert adapters into every linear layer of the blocks, unless the recipe names others."""
+        """Insert adapters into every linear layer of the blocks, unless the recipe names others.
+
+        Where the blocks have none, into their convolutions. Head parameters that the model itself owns, such
+        as the temperature of CLIP, stay as they are.
+        """
         import peft
         from transformers.pytorch_utils import Conv1D
 
@@ -59,9 +63,11 @@ class PeftAdaptation(Adaptation):
         )
         on_meta = next(model.parameters()).is_meta
         try:
-            return peft.get_peft_model(model, config, low_cpu_mem_usage=on_meta)  # type: ignore[arg-type]
+            wrapped = peft.get_peft_model(model, config, low_cpu_mem_usage=on_meta)  # type: ignore[arg-type]
         except (ValueError, TypeError) as error:
             raise HfadaptError(Problem(f"peft refuses this: {str(error).rstrip('.')}.", "adapt")) from error
+        _show_geometry(wrapped)
+        return wrapped
 
     def stages(self, model: nn.Module, anatomy: Anatomy) -> Sequence[Stage]:
         """One stage in which the adapters and the head move."""
@@ -79,6 +85,16 @@ class PeftAdaptation(Adaptation):
     def finish(self, model: nn.Module) -> nn.Module:
         """Merge the adapters into the weights."""
         return model.merge_and_unload()  # type: ignore[operator,no-any-return]
+
+
+def _show_geometry(wrapped: nn.Module) -> None:
+    """Let adapted convolutions answer as before to who asks for their stride: MobileNetV2 pads by it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch import nn
+
+    for module in wrapped.modules():
+        if isinstance(module, BaseTunerLayer) and isinstance(base := module.get_base_layer(), nn.Conv2d):
+            module.stride, module.kernel_size, module.dilation = base.stride, base.kernel_size, base.dilation
 
 
 def _out_of_range(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

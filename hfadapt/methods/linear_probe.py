@@ -17,7 +17,8 @@ class LinearProbe(Adaptation):
     """Train the new head on a frozen body.
 
     When to use: very few rows, very little compute, or to see what the backbone already knows. Needs a
-    learning rate of 1e-3 or so. Compared with `full`: fast and safe, weaker where rows are plenty.
+    learning rate of 1e-3 or so. Compared with `full`: fast and safe, weaker where rows are plenty. Of a
+    model with two towers, the projections into their common space train, and the temperature.
     """
 
     def stages(self, model: nn.Module, anatomy: Anatomy) -> Sequence[Stage]:

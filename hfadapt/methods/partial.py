@@ -14,7 +14,7 @@ from hfadapt.methods.base import Adaptation, Stage
 if TYPE_CHECKING:
     from torch import nn
 
-    from hfadapt.backbones.base import Anatomy
+    from hfadapt.backbones.base import Anatomy, Tower
 
 
 class Partial(Adaptation):
@@ -22,7 +22,8 @@ class Partial(Adaptation):
 
     When to use: not enough rows or memory for `full`. The lower blocks hold what is common to most
     tasks, so little is lost. Compared with `full`: faster in the ratio of (N + 2t) to 3N for t of N
-    blocks; compared with `linear-probe`: can change the features.
+    blocks; compared with `linear-probe`: can change the features. Of a model with two towers, each is
+    treated so.
     """
 
     top: Annotated[int, Field(ge=1)] | None = None
@@ -50,18 +51,22 @@ class Partial(Adaptation):
         """One stage.
 
         Raises:
-            RecipeError: the slice holds no block, or `top` asks for more than there are.
+            RecipeError: the slice holds no block of a tower, or `top` asks for more than it has.
         """
-        there = count(len(anatomy.blocks), "block")
-        if self.top is not None and self.top > len(anatomy.blocks):
-            raise RecipeError(Problem(f"{self.top} is too many: the backbone has {there}.", "adapt.top"))
-        chosen = anatomy.blocks[_slice(self.blocks) if self.blocks else slice(-(self.top or 2), None)]
-        if not chosen:
-            raise RecipeError(Problem(f"'{self.blocks}' holds no block: the backbone has {there}.", "adapt.blocks"))
-        names = [name for block in chosen for name in block.parameters]
-        if chosen[-1] is anatomy.blocks[-1]:
-            names += anatomy.after
+        names = [name for tower in anatomy.towers for name in self._of(tower)]
         return [Stage("partial", dict.fromkeys([*names, *anatomy.head], 1.0))]
+
+    def _of(self, tower: Tower) -> list[str]:
+        """The parameters of a tower that move."""
+        owner = f"{tower.name} tower" if tower.name else "backbone"
+        there = f"the {owner} has {count(len(tower.blocks), 'block')}"
+        if self.top is not None and self.top > len(tower.blocks):
+            raise RecipeError(Problem(f"{self.top} is too many: {there}.", "adapt.top"))
+        chosen = tower.blocks[_slice(self.blocks) if self.blocks else slice(-(self.top or 2), None)]
+        if not chosen:
+            raise RecipeError(Problem(f"'{self.blocks}' holds no block: {there}.", "adapt.blocks"))
+        names = [name for block in chosen for name in block.parameters]
+        return [*names, *tower.after] if chosen[-1] is tower.blocks[-1] else names
 
 
 def _slice(text: str) -> slice:
