@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from hfadapt.data.inputs import read_inputs
 from hfadapt.data.loading import Loaded, load
 from hfadapt.errors import DataError
 from hfadapt.recipe import Data
+from hfadapt.tasks.image_classification import ImageClassification
+from hfadapt.tasks.image_text_contrastive import ImageTextContrastive
 from hfadapt.tasks.text_classification import TextClassification
 
 TASK = TextClassification()
 NUMBERS = TextClassification(problem_type="regression")
+PICTURES = ImageClassification()
+PAIRS = ImageTextContrastive()
 
 
 @pytest.fixture(autouse=True)
@@ -261,3 +266,99 @@ def test_labels_listed_in_parquet():
 def test_scores_are_no_labels():
     (line,) = refused("stsb", text_pair="sentence2")
     assert "problem_type: regression" in line
+
+
+@pytest.fixture
+def index(shared: Path, tmp_path: Path) -> Path:
+    """The list of messy pictures with paths in full, and what it says of each."""
+    with (shared / "messy/images_index.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    path = tmp_path / "index.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "readable", "label"])
+        writer.writerows(
+            [(shared / "messy/images").resolve() / row["file"], row["readable"], row["label"]] for row in rows
+        )
+    return path
+
+
+def test_messy_pictures(index):
+    with index.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    bad = {f"{index}:{i}": row["file"] for i, row in enumerate(rows, 2) if row["readable"] == "no"}
+    assert len(rows) == 29 and len(bad) == 7
+    lines = refused(str(index), PICTURES)
+    assert [tuple(line.split(": ")[:2]) for line in lines[:-1]] == list(bad.items())
+    says = {Path(line.split(": ")[1]).name: line.split(": ", 2)[2] for line in lines[:-1]}
+    assert says["zero_byte.jpg"] == "The file is empty." and "cut off" in says["truncated.jpg"]
+    assert "3,600 million pixels" in says["bomb_header.png"] and "SVG" in says["vector.svg"]
+    its = loaded(str(index), PICTURES, on_bad_row="skip")
+    assert sum(sizes(its)) == 22 and [row.where for row in its.skipped] == list(bad)
+
+
+def test_messy_pictures_are_predicted_from_but_for_those_that_break(index, tmp_path):
+    with pytest.raises(DataError) as caught:
+        read_inputs("messy/images", PICTURES.roles, Data(path="unused"))
+    lines = str(caught.value).splitlines()
+    # A vector drawing is not named like a picture, so the folder has six that break.
+    assert len(lines) == 7 and lines[0].startswith("messy/images/bad_crc.png: The picture is damaged")
+    for path in ("UPPER.JPG", "ünïcode 图 name.png", "png_named.jpg"):
+        assert read_inputs(f"messy/images/{path}", PICTURES.roles, Data(path="unused"))[1] == (f"messy/images/{path}",)
+
+
+def test_messy_class_folders(tmp_path):
+    path = "messy/imagefolder"
+    lines = refused(path, PICTURES)
+    assert [line.removeprefix(path) for line in lines] == [
+        "/train/paper/broken.jpg: The picture is cut off: its data end too early.",
+        "/test/metal/0.jpg: The label 'metal' is not among those of train: 'Paper', 'glass', 'paper'.",
+        "/test/metal/1.jpg: The label 'metal' is not among those of train: 'Paper', 'glass', 'paper'.",
+        "data: 3 rows can't be used. Mend them, or leave them out: `data.on_bad_row: skip`.",
+    ]
+    its = loaded(path, PICTURES, on_bad_row="skip", validation=f"{path}/test")
+    assert sizes(its) == [9, 2, 2] and its.labels.names == ("Paper", "glass", "paper") and len(its.skipped) == 5
+    found = [its.says for its in its.findings]
+    assert "1 picture of train lies outside the class folders and is left out: loose.jpg." in found
+    assert "The class folder 'empty_class' of train holds no pictures." in found
+    assert any("2 labels look like one: 'Paper', 'paper'" in says for says in found)
+
+
+def test_messy_captions():
+    path = "messy/captions"
+    assert refused(path, PAIRS)[0] == f"{path}/metadata.csv:7: There is no picture '{path}/missing.jpg'."
+    its = loaded(path, PAIRS, on_bad_row="skip", validation=0.3, test=0.3)
+    rows = {row["_line"]: row | {"split": split} for split, part in its.splits.items() for row in part}
+    assert sorted(rows) == [2, 3, 4, 5, 6, 8, 9, 10] and rows[4]["text"] == "" and len(rows[5]["text"].split()) == 400
+    assert rows[10]["image"]["path"] == f"{path}/6.jpg" and rows[6]["text"] == "🗑️ déchets نفايات"
+    assert rows[8]["_image"] == rows[9]["_image"] and rows[8]["split"] == rows[9]["split"]
+    assert rows[2]["_text"] == rows[3]["_text"] and rows[2]["_image"] != rows[3]["_image"]
+    assert {its.says.split(",")[0] for its in its.findings} == {
+        f"1 picture of train is not in {path}/metadata.csv and is left out: 7.jpg.",
+        "The text is empty or blank in 1 row",
+        "1 caption of train stands under more than one picture; the loss does not count them as negatives.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "labels"),
+    [
+        ("sign_digits", [1441, 207, 411], 10),
+        ("mnist_folder", [400, 100, 200], 10),
+        ("trashnet", [1767, 252, 505], 6),
+        ("emoji_twemoji", [1305, 182, 393], 9),
+    ],
+)
+def test_sound_pictures(name, rows, labels):
+    its = loaded(name, PICTURES)
+    assert sizes(its) == rows and len(its.labels) == labels and not its.skipped
+    assert set(its.made.values()) == {"given"} and its.columns["image"].name == "image"
+    assert not [its.says for its in its.findings if "can be found in" not in its.says and "repeated" not in its.says]
+
+
+def test_sound_pairs():
+    its = loaded("emoji_twemoji", PAIRS, label="label")
+    assert sizes(its) == [1305, 182, 393] and its.labels.kind == "pairs" and len(its.labels) == 9
+    assert its.columns["text"].name == "caption" and its.splits["test"][0]["text"] == "fork and knife with plate"
+    every = [(row["_image"], row["_text"]) for part in its.splits.values() for row in part.remove_columns("image")]
+    assert len(every) == len(set(every)) == 1880
