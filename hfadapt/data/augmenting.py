@@ -17,25 +17,6 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 NAMES = ("crop", "flip", "rotate", "colour", "rand_augment", "trivial_augment", "erasing", "mixup", "cutmix")
 BETWEEN = Image.Resampling.BILINEAR
-# The operations and ranges of RandAugment (Cubuk et al. 2020, table 6), which TrivialAugment (Müller and Hutter 2021)
-# draws from too. Kornia's own defaults add inverted colours, multiply shears by 180 degrees (up to a slope of 1.4
-# where the papers say 0.3), and keep no bit at all in some pictures: these come out black.
-_SHEAR = math.degrees(math.atan(0.3)) / 180
-_POLICY = [
-    [("auto_contrast", 0, 1)],
-    [("equalize", 0, 1)],
-    [("rotate", -30.0, 30.0)],
-    [("posterize", 4.0, 8.0)],
-    [("solarize", 0.0, 1.0)],
-    [("color", 0.1, 1.9)],
-    [("contrast", 0.1, 1.9)],
-    [("brightness", 0.1, 1.9)],
-    [("sharpness", 0.1, 1.9)],
-    [("shear_x", -_SHEAR, _SHEAR)],
-    [("shear_y", -_SHEAR, _SHEAR)],
-    [("translate_x", -0.1, 0.1)],
-    [("translate_y", -0.1, 0.1)],
-]
 
 
 def names() -> tuple[str, ...]:
@@ -51,8 +32,9 @@ class Augmenter:
         flip: "horizontal", "vertical" or "both", each with probability 1/2
         rotate: up to so many degrees either way; corners take the colour of the picture's edge
         colour: strength of changes to brightness, contrast and saturation, a quarter of it to the hue
-        rand_augment: a magnitude between 1 and 29, or `{n: operations, m: magnitude}`
-        trivial_augment: one operation of RandAugment's at any magnitude
+        rand_augment: two operations of a strength up to this, 30 being most, or `{n: operations, m: strength}`
+        (Cubuk et al. 2020; 9 is usual)
+        trivial_augment: one operation of any strength (Müller and Hutter 2021)
         erasing: the probability of a grey rectangle (Zhong et al. 2020)
     size: (height, width) that the model sees.
     """
@@ -94,16 +76,16 @@ class Augmenter:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import kornia.augmentation as kornia
-            from kornia.augmentation.auto import RandAugment, TrivialAugment
+            from kornia.augmentation.auto import TrivialAugment
 
         found: list[Any] = []
         if strength := self.options["colour"]:
             found.append(kornia.ColorJitter(strength, strength, strength, min(0.5, strength / 4)))
         if self.options["rand_augment"]:
-            operations, magnitude = _rand(self.options["rand_augment"])
-            found.append(RandAugment(operations, magnitude, policy=_POLICY))
+            operations, strength = _rand(self.options["rand_augment"])
+            found += [TrivialAugment(policy=_policy(strength / 30))] * operations
         if self.options["trivial_augment"]:
-            found.append(TrivialAugment(policy=_POLICY))
+            found.append(TrivialAugment(policy=_policy(1)))
         if self.options["erasing"]:
             found.append(kornia.RandomErasing(p=self.options["erasing"], value=0.5))
         return found
@@ -198,6 +180,21 @@ def _rand(given: Any) -> tuple[int, int]:
     if isinstance(given, Mapping):
         return given.get("n", 2), given["m"]
     return given.n, given.m
+
+
+def _policy(share: float) -> list[list[tuple[str, float, float]]]:
+    """Operations and their ranges at a share of the full strength; those of RandAugment's paper at 1.
+
+    Kornia's own RandAugment blackens most at the least magnitude and changes no colour at the middle one. Its own
+    policies add inverted colours, keep no bit at all in some pictures, which come out black, and shear by up to a
+    slope of 1.4 where the papers say 0.3.
+    """
+    shear = share * math.degrees(math.atan(0.3)) / 180
+    fades = [(name, 1 - 0.9 * share, 1 + 0.9 * share) for name in ("color", "contrast", "brightness", "sharpness")]
+    moves = [("rotate", 30 * share), ("shear_x", shear), ("shear_y", shear)]
+    moves += [("translate_x", 0.1 * share), ("translate_y", 0.1 * share)]
+    others = [("auto_contrast", 0, 1), ("equalize", 0, 1), ("posterize", 8 - 4 * share, 8), ("solarize", 1 - share, 1)]
+    return [[operation] for operation in [*others, *fades, *((name, -most, most) for name, most in moves)]]
 
 
 def _around(middle: int, length: int, most: int) -> tuple[int, int]:

@@ -1,0 +1,175 @@
+"""Augmented pictures: one generator, one picture; nothing else is changed by making it."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hfadapt.data.augmenting import Augmenter, _policy, mix, names, sheet
+
+OPTIONS = {
+    "crop": {"crop": 0.3},
+    "flip": {"flip": "both"},
+    "rotate": {"rotate": 20.0},
+    "colour": {"colour": 0.4},
+    "rand_augment": {"rand_augment": {"n": 2, "m": 9}},
+    "trivial_augment": {"trivial_augment": True},
+    "erasing": {"erasing": 1.0},
+    "all": {"crop": 0.5, "flip": "horizontal", "rotate": 9.0, "colour": 0.3, "rand_augment": 5, "erasing": 0.5},
+}
+
+
+def scene(width: int = 60, height: int = 44) -> Image.Image:
+    small = np.random.default_rng(3).integers(40, 220, (5, 7, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def augmenter(options: dict, size=(32, 24)) -> Augmenter:
+    return Augmenter(SimpleNamespace(**options), size)
+
+
+def test_every_option_is_tried_here():
+    assert set(OPTIONS) - {"all"} == set(names()) - {"mixup", "cutmix"}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_generator_decides_the_picture_and_nothing_else_moves(name):
+    import torch
+
+    change, picture = augmenter(OPTIONS[name]), scene()
+    before = picture.tobytes()
+    torch.manual_seed(7)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = [change(picture, np.random.default_rng([5, row])) for row in range(12)]
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
+    torch.manual_seed(8)
+    again = [augmenter(OPTIONS[name])(picture, np.random.default_rng([5, row])) for row in range(12)]
+    assert [its.tobytes() for its in first] == [its.tobytes() for its in again]
+    assert len({its.tobytes() for its in first}) > (2 if name == "flip" else 6)
+    assert picture.tobytes() == before
+    for changed in first:
+        assert changed.mode == "RGB"
+        assert changed.size == ((24, 32) if "crop" in OPTIONS[name] else picture.size)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2000, 2), (3, 96), (224, 224)])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_odd_sizes_are_no_trouble(name, size):
+    changed = augmenter(OPTIONS[name])(scene(*size), np.random.default_rng(1))
+    assert changed.mode == "RGB" and min(changed.size) >= 1
+
+
+def test_nothing_asked_nothing_changed():
+    assert augmenter({})(scene(), np.random.default_rng(0)).tobytes() == scene().tobytes()
+    off = dict.fromkeys(names())
+    assert augmenter(off)(scene(), np.random.default_rng(0)).tobytes() == scene().tobytes()
+
+
+def test_large_pictures_are_shrunk_first_but_stay_twice_the_model_s_size():
+    changed = augmenter({"flip": "horizontal"}, (32, 24))(scene(1000, 700), np.random.default_rng(0))
+    assert 48 <= changed.width <= 130 and 64 <= changed.height <= 130
+    assert abs(changed.width / changed.height - 10 / 7) < 0.05
+
+
+def test_a_crop_keeps_the_least_share():
+    """In a picture whose colours are places, the corners of a crop tell what was kept."""
+    across, down = np.meshgrid(np.linspace(0, 255, 256), np.linspace(0, 255, 256))
+    places = Image.fromarray(np.stack([across, down, across * 0], -1).astype(np.uint8))
+    change, shares = augmenter({"crop": 0.4}, (64, 64)), []
+    for seed in range(60):
+        kept = np.asarray(change(places, np.random.default_rng(seed)), float)
+        shares.append(np.ptp(kept[..., 0]) * np.ptp(kept[..., 1]) / 255**2)
+    assert 0.35 < min(shares) < 0.55 and 0.8 < max(shares) <= 1
+
+
+def test_corners_take_the_colour_of_the_edge():
+    white = Image.new("RGB", (40, 40), "white")
+    white.paste("red", (10, 10, 30, 30))
+    changed = np.asarray(augmenter({"rotate": 45.0})(white, np.random.default_rng(2)))
+    assert (changed[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
+
+
+def test_flips_go_the_way_they_are_asked():
+    picture = scene()
+    ways = {"horizontal": Image.Transpose.FLIP_LEFT_RIGHT, "vertical": Image.Transpose.FLIP_TOP_BOTTOM}
+    for way, turn in ways.items():
+        seen = {augmenter({"flip": way})(picture, np.random.default_rng(i)).tobytes() for i in range(20)}
+        assert seen == {picture.tobytes(), picture.transpose(turn).tobytes()}
+
+
+def test_a_stronger_rand_augment_changes_more():
+    def change(strength: int) -> float:
+        makes = augmenter({"rand_augment": {"n": 1, "m": strength}})
+        made = [makes(scene(), np.random.default_rng(i)) for i in range(60)]
+        return float(np.median([np.abs(np.asarray(its, float) - np.asarray(scene())).mean() for its in made]))
+
+    assert change(1) < change(10) < change(30)
+    for share in (0.01, 1):
+        ranges = {name: (low, high) for ((name, low, high),) in _policy(share)}
+        assert ranges["posterize"][0] >= 4 and ranges["brightness"][0] > 0.09
+        assert sum(ranges["brightness"]) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("given", [{"n": 1, "m": 9}, SimpleNamespace(n=1, m=9)])
+def test_rand_augment_is_given_in_either_form(given):
+    draw = np.random.default_rng
+    assert augmenter({"rand_augment": given})(scene(), draw(0)) == augmenter({"rand_augment": {"n": 1, "m": 9}})(
+        scene(), draw(0)
+    )
+    assert augmenter({"rand_augment": 9})(scene(), draw(0)) == augmenter({"rand_augment": {"m": 9}})(scene(), draw(0))
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_the_share_is_that_of_the_first(kind):
+    one, other = np.ones((3, 20, 30), np.float32), np.zeros((3, 20, 30), np.float32)
+    shares = []
+    for seed in range(200):
+        mixed, share = mix(kind, 1.0, one, other, np.random.default_rng(seed))
+        assert mixed.dtype == np.float32 and mixed.shape == one.shape
+        assert mixed.mean() == pytest.approx(share, abs=1e-5)
+        shares.append(share)
+    assert one.min() == 1 and other.max() == 0
+    assert min(shares) < 0.15 and max(shares) > 0.9
+    same, share = mix(kind, 0.4, one, other, np.random.default_rng(3))
+    again, other_share = mix(kind, 0.4, one, other, np.random.default_rng(3))
+    assert share == other_share and np.array_equal(same, again)
+
+
+def test_cutmix_pastes_and_mixup_adds():
+    one, other = np.ones((3, 20, 30), np.float32), np.zeros((3, 20, 30), np.float32)
+    assert set(np.unique(mix("cutmix", 1.0, one, other, np.random.default_rng(0))[0])) == {0.0, 1.0}
+    assert len(np.unique(mix("mixup", 1.0, one, other, np.random.default_rng(0))[0])) == 1
+    with pytest.raises(ValueError, match="cannot be mixed"):
+        mix("mixup", 1.0, one, other[:, 1:], np.random.default_rng(0))
+
+
+def test_kornia_is_imported_only_when_asked_for():
+    code = (
+        "import sys, numpy; from types import SimpleNamespace as O; from PIL import Image;"
+        "from hfadapt.data.augmenting import Augmenter; p = Image.new('RGB', (9, 9));"
+        "Augmenter(O(crop=.5, flip='both', rotate=9.), (8, 8))(p, numpy.random.default_rng(0));"
+        "print('kornia' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"
+
+
+def test_a_sheet_has_a_tile_for_every_picture(tmp_path):
+    rows = [[Image.new("RGB", (30, 20), "red")] * 3, [Image.new("RGB", (20, 300), "blue")] * 2]
+    sheet(tmp_path / "sheet.png", rows, ["red", "a title far too long for its place " * 9])
+    drawn = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"), int)
+    assert drawn.shape == (8 + 2 * 126, 8 + 3 * 108, 3)
+    assert (drawn[0] == 255).all() and (drawn[:, -1] == 255).all()
+    red, blue = (np.abs(drawn - colour).sum(-1) == 0 for colour in ((255, 0, 0), (0, 0, 255)))
+    assert red.sum() > 3 * 100 * 60 and blue.sum() > 2 * 100 * 6
+    sheet(tmp_path / "empty.png", [], [])
