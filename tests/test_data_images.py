@@ -191,20 +191,23 @@ def test_large_pictures_are_shrunk_in_stripes_to_the_same_picture(monkeypatch):
 
     picture = scene(900, 500)
     monkeypatch.setattr(images, "LARGE", 900 * 500 // 4)
+    monkeypatch.setattr(images, "_STRIPE", 10_000)
     assert open_picture(cell(picture)).tobytes() == picture.reduce(2).tobytes()
 
 
-def test_warnings_of_others_come_through_while_pictures_open(monkeypatch):
+def test_warnings_of_others_come_through_while_pictures_open():
     from hfadapt.data import images
 
     before = list(warnings.filters)
+    with images._silent():
+        assert warnings.filters != before
+    assert warnings.filters == before
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         with images._silent(), images._silent():
             warnings.warn_explicit("pillow's", UserWarning, "PIL/Image.py", 1, "PIL.Image")
             warnings.warn("ours", stacklevel=1)
     assert [str(its.message) for its in told] == ["ours"]
-    assert warnings.filters == before
 
 
 def test_looking_in_threads_keeps_the_order_and_few_in_hand():
@@ -258,6 +261,8 @@ def test_digits_of_different_classes_are_not_joined(shared: Path):
     assert len(set(groups.tolist())) > 680
     digits = {(int(group), file.parent.name) for group, file in zip(groups, files, strict=True)}
     assert len(digits) == len(set(groups.tolist()))
+    small = [open_picture({"bytes": None, "path": str(file)}) for file in files[::10]]
+    assert np.mean([apart(its, its.resize((36, 36), Image.Resampling.LANCZOS)) <= BITS for its in small]) > 0.95
 
 
 def clouds(centres: int, rows: int, flipped: float, seed: int = 0) -> list[bytes]:
@@ -266,11 +271,13 @@ def clouds(centres: int, rows: int, flipped: float, seed: int = 0) -> list[bytes
     return [row.tobytes() for row in np.packbits(bits ^ (random.random(bits.shape) < flipped), axis=1)]
 
 
-@pytest.mark.parametrize("centres", [300, 2], ids=["small buckets", "crowds"])
-def test_groups_are_those_of_comparing_all_with_all(centres):
+@pytest.mark.parametrize(
+    ("centres", "flipped"), [(300, 0.006), (2, 0.006), (2, 0.008)], ids=["small buckets", "crowds", "loose crowds"]
+)
+def test_groups_are_those_of_comparing_all_with_all(centres, flipped):
     from scipy.sparse.csgraph import connected_components
 
-    hashes = clouds(centres, 1800, 0.006)
+    hashes = clouds(centres, 1800, flipped)
     words = np.frombuffer(b"".join(hashes), np.uint64).reshape(len(hashes), -1)
     near = np.stack([np.bitwise_count(words ^ row).sum(1, dtype=int) <= BITS for row in words])
     number, wanted = connected_components(near)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xxhash
@@ -45,6 +45,7 @@ _OTHERS = (
     (re.compile(rb"%!PS"), "a PostScript drawing"),
     (re.compile(rb"....ftyp(heic|heix|mif1|msf1)", re.S), "a HEIC picture"),
 )
+_STRIPE = 4_000_000
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -215,7 +216,7 @@ def _rgb_within(image: Image.Image, within: int | None) -> Image.Image:
         return picture.reduce(factor) if factor > 1 else picture
     # In stripes, since a second copy in full size may take as much memory as the first.
     small = Image.new("RGB", (-(-width // factor), -(-height // factor)))
-    scale, step = _scale(image), factor * max(1, (1 << 22) // (width * factor))
+    scale, step = _scale(image), factor * max(1, _STRIPE // (width * factor))
     for top in range(0, height, step):
         stripe = image.crop((0, top, width, min(height, top + step)))
         small.paste(_rgb(stripe, scale).reduce(factor), (0, top // factor))
@@ -261,7 +262,7 @@ def _sentence(error: Exception, content: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
         for start, what in _OTHERS:
             if start.match(content[:4096]):
-                return f"This is {what}, which is no format of pixels read here; save it as PNG or JPEG."
+                return f"This is {what}, which is not read here; save it as PNG or JPEG."
         if b"\0" not in content[:1024]:
             return "This is text, not a picture."
         return "This is not a picture in a known format."
@@ -274,24 +275,23 @@ def _sentence(error: Exception, content: bytes) -> str:
 
 _silence = threading.Lock()
 _depth = 0
-_FILTER = ("ignore", None, Warning, re.compile(r"(PIL|hfadapt\.data\.images)\b"), 0)
+_PILLOW = r"(PIL|hfadapt\.data\.images)\b"
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
     """Pillow's warnings are ignored meanwhile; unlike `warnings.catch_warnings`, any number of threads may do so."""
     global _depth
-    filters: list[Any] = warnings.filters  # type: ignore[assignment]
     with _silence:
         _depth += 1
-        if _FILTER not in filters:
-            filters.insert(0, _FILTER)
-            warnings._filters_mutated()  # type: ignore[attr-defined]
+        if _depth == 1:
+            warnings.filterwarnings("ignore", module=_PILLOW)
     try:
         yield
     finally:
         with _silence:
             _depth -= 1
-            if not _depth and _FILTER in warnings.filters:
-                warnings.filters.remove(_FILTER)  # type: ignore[attr-defined]
-                warnings._filters_mutated()  # type: ignore[attr-defined]
+            ours: Any = ("ignore", None, Warning, re.compile(_PILLOW), 0)
+            # Not there where someone restored the filters meanwhile.
+            if not _depth and ours in warnings.filters:
+                cast(list[Any], warnings.filters).remove(ours)
