@@ -375,7 +375,7 @@ def test_built_in_pictures_and_models(monkeypatch, here):
     put("builtin/reviews/train.csv", b"text,label\na,b\n")
     module = ModuleType("hfadapt.builtin.two_tones")
     cells = [{"bytes": content(i), "path": None} for i in range(20)]
-    vars(module)["make"] = lambda: {"train": {"image": cells, "label": ["xy"[i % 2] for i in range(20)]}}
+    vars(module)["make"] = lambda: {"train": {"art": cells, "label": ["xy"[i % 2] for i in range(20)]}}
     monkeypatch.setitem(sys.modules, "hfadapt.builtin.two_tones", module)
     monkeypatch.setattr(sources, "BUILTIN", here / "builtin")
     assert sum(sizes(loaded("builtin/two-tones"))) == 20
@@ -405,6 +405,7 @@ def test_pictures_in_two_splits_twice_and_with_two_labels():
     put("d/test/cat/again.jpg", content(1, "JPEG", quality=80))
     put("d/train/cat/copy.png", content(2))
     put("d/train/dog/torn.png", content(3))
+    put("d/train/dog/like.jpg", content(5, "JPEG", quality=80))
     found = findings(loaded("d"))
     assert found == {
         "The picture of another row is repeated in 2 rows of train. "
@@ -546,7 +547,7 @@ def test_captions_that_can_not_be_used():
 
 
 def test_pairs_with_labels():
-    rows = [{"image": put(f"{i}.png", i), "text": f"t {i}", "label": "xy"[i % 2] if i % 5 else None} for i in range(40)]
+    rows = [{"image": put(f"{i}.png", i), "text": f"t {i}", "label": None if i % 5 else "xy"[i % 2]} for i in range(40)]
     lines("t.jsonl", *map(json.dumps, rows))
     its = loaded("t.jsonl", Captions, label="label")
     assert its.labels.kind == "pairs" and its.labels.names == ("x", "y")
