@@ -192,7 +192,7 @@ def skeleton(
         says = f"'{source.name}' does not load through {recipe.task.auto_class}: {reason}."
         raise HfadaptError(Problem(says, "model")) from error
     if found is None:
-        return model, set(anatomy(model).head)
+        return model, set() if recipe.task.contrasts else set(anatomy(model).head)
     return model, newly_initialised(model, found, same_labels)
 
 
@@ -209,6 +209,8 @@ def newly_initialised(model: PreTrainedModel, found: Mapping[str, Any], same_lab
     parts = anatomy(model)
     lost = [name for block in parts.blocks for name in block.parameters if name in new]
     lost += [name for name in parts.embeddings.parameters if name in new]
+    # Towers that were never brought together have projections at random, and nothing in common.
+    lost += [name for name in parts.head if name in new and len(parts.towers) > 1]
     if lost:
         says = f"The checkpoint lacks {count(len(lost), 'tensor')} of the body, '{lost[0]}' first."
         raise HfadaptError(Problem(says, "model", hint="It is not of the architecture that its config.json names."))

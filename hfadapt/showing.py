@@ -164,7 +164,7 @@ def draw_augmented(plan: Plan, run: Run) -> Path:
         draws = [np.random.default_rng([plan.settled["seed"], epoch, row, 0]) for epoch in range(_SHOWN_VARIANTS)]
         varied = plan.recipe.task.vary({"image": cells}, plan.processor, draws)["image"]
         rows.append([opened(cells[0]), *varied])
-    sheet(path, rows, ["as it is", *(f"epoch {epoch + 1}" for epoch in range(_SHOWN_VARIANTS))])
+    sheet(path, rows, [f"training row {row}: as it is, and in {_SHOWN_VARIANTS} epochs" for row in chosen])
     return path
 
 
@@ -209,7 +209,8 @@ def _tree_lines(plan: Plan) -> Iterator[str]:
         while rows:
             name, fate = rows.pop(0)
             last = name
-            while rows and rows[0][1] == fate and name.startswith("blocks") and rows[0][0].startswith("blocks"):
+            tower, is_block, _ = name.partition("blocks[")
+            while is_block and rows and rows[0][1] == fate and rows[0][0].startswith(f"{tower}blocks["):
                 last = rows.pop(0)[0]
             total, moves, rates = fate
             title = name if last == name else f"{name} … {last}, each"

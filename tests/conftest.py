@@ -87,3 +87,35 @@ def few(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, rows in (("train", lines[1:17]), ("validation", lines[17:25]), ("test", lines[25:33])):
         (folder / f"{split}.csv").write_text(lines[0] + "".join(rows), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of drawn pictures: `train/round/0.png` …, and per split a `captions.csv` (`file`, `text`, `label`).
+
+    27 train, 8 validation and 8 test pictures of 40 x 36 pixels, round or angular, red, green or blue; two
+    pictures of train have the same caption.
+    """
+    import csv
+    import random
+
+    from PIL import Image, ImageDraw
+
+    draw, folder = random.Random(0), tmp_path_factory.mktemp("pictures")
+    colours = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 220)}
+    for split, number in (("train", 27), ("validation", 8), ("test", 8)):
+        rows = []
+        for i in range(number):
+            kind, colour = ("round", "angular")[i % 2], list(colours)[i % 3]
+            picture = Image.new("RGB", (40, 36), tuple(draw.randrange(180, 256) for _ in range(3)))
+            x, y, side = draw.randrange(2, 18), draw.randrange(2, 14), draw.randrange(12, 20)
+            shape = ImageDraw.Draw(picture).ellipse if kind == "round" else ImageDraw.Draw(picture).rectangle
+            shape((x, y, x + side, y + side), fill=colours[colour])
+            path = folder / split / kind / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+            text = f"a {colour} {kind} thing at {x} {y}" if i > 1 else "a thing"
+            rows.append([f"{kind}/{i}.png", text, kind])
+        with (folder / split / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["file", "text", "label"], *rows])
+    return folder

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import seed_worker
 
 from hfadapt.data.labels import Labels
@@ -198,6 +198,22 @@ class StageTrainer(ExactTrainer):
             }
         self.optimizer = optimizer
         return optimizer
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save a checkpoint under the names that the model's parameters have now.
+
+        transformers writes ViT's and others' under the names of its version 4, and its Trainer reads a
+        checkpoint back without translating: blocks would silently stay as they are.
+        """
+        model: Any = self.model
+        if not isinstance(model, PreTrainedModel):
+            super().save_model(output_dir, _internal_call)
+            return
+        model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
+        try:
+            super().save_model(output_dir, _internal_call)
+        finally:
+            del model.save_pretrained
 
     def moments_by_name(self) -> dict[str, dict[str, Any]]:
         """The optimizer's state of every parameter that this or an earlier stage moved."""

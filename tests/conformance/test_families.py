@@ -17,7 +17,9 @@ from hfadapt.backbones.base import Family
 from hfadapt.methods.base import Adaptation
 from hfadapt.recipe import Recipe
 
-KINDS = sorted(f.model_types[0] for f in discover.facts("hfadapt.backbones", Family).values())
+KINDS = sorted(
+    f.model_types[0] for f in discover.facts("hfadapt.backbones", Family).values() if f.modality == "text"
+)
 METHODS = sorted(discover.variants("hfadapt.methods", Adaptation))
 OPTIONS = {"partial": {"top": 1}, "lora": {"r": 2}}
 
