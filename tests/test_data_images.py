@@ -272,11 +272,14 @@ def clouds(centres: int, rows: int, flipped: float, seed: int = 0) -> list[bytes
 
 
 @pytest.mark.parametrize(
-    ("centres", "flipped"), [(300, 0.006), (2, 0.006), (2, 0.008)], ids=["small buckets", "crowds", "loose crowds"]
+    ("centres", "flipped", "crowd"),
+    [(300, 0.006, 256), (2, 0.006, 256), (2, 0.008, 16)],
+    ids=["small buckets", "crowds", "loose crowds"],
 )
-def test_groups_are_those_of_comparing_all_with_all(centres, flipped):
+def test_groups_are_those_of_comparing_all_with_all(centres, flipped, crowd, monkeypatch):
     from scipy.sparse.csgraph import connected_components
 
+    monkeypatch.setattr("hfadapt.data.near.CROWD", crowd)
     hashes = clouds(centres, 1800, flipped)
     words = np.frombuffer(b"".join(hashes), np.uint64).reshape(len(hashes), -1)
     near = np.stack([np.bitwise_count(words ^ row).sum(1, dtype=int) <= BITS for row in words])
