@@ -65,7 +65,8 @@ class Data(Section):
     model_config = ConfigDict(extra="allow")
 
     path: Paths
-    """A file, a list of files, a glob, a folder with a file per split, a dataset id, or `builtin/…`."""
+    """A file, a list of files, a glob, a folder with a file per split or with a folder of pictures for each
+    class, a dataset id, or `builtin/…`."""
     name: str | None = None
     """The configuration of a dataset on the Hub (`sst2` of `nyu-mll/glue`)."""
     revision: str | None = None
