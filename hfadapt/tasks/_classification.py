@@ -115,17 +115,17 @@ class Classification(Task):
         return torch.where(real, losses, 0.0)
 
     def _of_shares(self, logits: Tensor, shares: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
-        """Cross-entropy with each label's share of the row: (rows, labels), whose mean is the rows' mean loss."""
+        """The share of each label in a row times the loss of that label: (rows, labels), its mean the rows' mean."""
         import torch
 
         labels = shares.shape[1]
         chances = logits.log_softmax(-1)
-        losses = -labels * chances * (shares * (1 - smoothing) + smoothing / labels)
+        losses = -(1 - smoothing) * chances - smoothing * chances.mean(-1, keepdim=True)
         if self.loss.focal:
             losses = losses * (1 - chances.exp()) ** self.loss.focal
         if weights is not None:
             losses = losses * weights
-        return torch.where(shares == IGNORED, 0.0, losses)
+        return torch.where(shares == IGNORED, 0.0, labels * shares * losses)
 
     def weights(self, targets: np.ndarray, labels: Labels) -> np.ndarray | None:
         """The factor of each label, scaled so that the training rows' factors average 1.

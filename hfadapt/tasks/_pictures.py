@@ -171,10 +171,10 @@ def stack(rows: list[Encoded]) -> dict[str, Any]:
     return batch
 
 
-def checked_templates(values: tuple[str, ...]) -> tuple[str, ...]:
+def checked_templates(values: list[str]) -> list[str]:
     """Templates with one place for a name each; a pydantic error for others."""
     for value in values:
         if value.count("{}") != 1 or "{" in value.replace("{}", "") or "}" in value.replace("{}", ""):
             says = "'{template}' is no template: it needs '{{}}', once, where the name goes."
-            raise PydanticCustomError("template", "{says}", {"says": says.format(template=value)})
+            raise PydanticCustomError("refused", "{says}", {"says": says.format(template=value)})
     return values

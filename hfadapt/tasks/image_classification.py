@@ -45,7 +45,7 @@ class ImageClassification(_pictures.PictureTask, Classification):
     head: Literal["new", "zero-shot"] = "new"
     """Where the head starts: at random, or, with a backbone that knows texts too (CLIP, SigLIP), from the
     names of the classes."""
-    templates: Annotated[tuple[str, ...], Field(min_length=1)] = ("a photo of a {}.",)
+    templates: Annotated[list[str], Field(min_length=1)] = Field(default=["a photo of a {}."])
     """The sentences around a class's name by which a backbone that knows texts is asked for it."""
 
     @field_validator("problem_type")
@@ -57,7 +57,7 @@ class ImageClassification(_pictures.PictureTask, Classification):
 
     @field_validator("templates")
     @classmethod
-    def _with_a_place(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+    def _with_a_place(cls, values: list[str]) -> list[str]:
         return _pictures.checked_templates(values)
 
     @property

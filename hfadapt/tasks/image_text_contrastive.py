@@ -58,12 +58,12 @@ class ImageTextContrastive(_pictures.PictureTask):
 
     max_length: Annotated[int, Field(ge=4)] | None = None
     """The most tokens of a text; longer ones are cut at the end. By default what the backbone takes."""
-    templates: Annotated[tuple[str, ...], Field(min_length=1)] = ("a photo of a {}.",)
+    templates: Annotated[list[str], Field(min_length=1)] = Field(default=["a photo of a {}."])
     """The sentences around a class's name by which zero-shot classification asks for it."""
 
     @field_validator("templates")
     @classmethod
-    def _with_a_place(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+    def _with_a_place(cls, values: list[str]) -> list[str]:
         return _pictures.checked_templates(values)
 
     def kind(self, target: Sequence[Any], separator: str | None) -> Kind:
