@@ -92,6 +92,7 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         source = locate(recipe.model.name, recipe.model.revision, recipe.model.trust_remote_code)
         config = load_config(source)
         own = own_labels(config)
+        _refuse_lone_tower(recipe, source, config)
     with _gathering(problems, recipe):
         seed = int(recipe.train.get("seed", 42))
         data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=own)
@@ -103,7 +104,6 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
     same_labels = data.labels.kind == "pairs" or own == list(data.labels.names)
     settled = settings.resolve(recipe.train, task.score(data.labels.kind), _direction)
     with _gathering(problems, recipe):
-        _refuse_lone_tower(recipe, source, config)
         processor = task.processor(source, config)
         lengths = _lengths(recipe, data, processor)
     with _gathering(problems, recipe):
