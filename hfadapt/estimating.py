@@ -230,7 +230,8 @@ def pace(probe: Probe, train: Batches, trainable: int) -> Pace:
     had = (time.process_time() - used) / (time.perf_counter() - began) / torch.get_num_threads()
     operations = counts.still + counts.forward
     speeds = f"{operations / forward / 1e9:.0f} and {counts.backward / backward / 1e9:.0f} GFLOP/s"
-    basis = f"one block went forward and back over {rows} x {length} tokens at {speeds}"
+    batched = f"{rows} x {length} tokens" if probe.plan.lengths else f"{rows} rows"
+    basis = f"one block went forward and back over {batched} at {speeds}"
     if probe.device.type == "cpu" and had < 0.7:
         basis += f" (other programs left it {had:.0%} of the processor's time; alone it is faster)"
     updated = _update_seconds(probe, trainable)
