@@ -18,7 +18,10 @@ _VERBS: dict[str, tuple[str, str]] = {
     "plan": ("show what a run of a recipe will do, without training", "hfadapt plan recipes/sentiment_bert.yaml"),
     "run": ("adapt a model as a recipe says", "hfadapt run my.yaml train.learning_rate=3e-5 --out runs/try"),
     "score": ("score a finished run, on its own rows or others", "hfadapt score runs/my data.test=other.csv"),
-    "predict": ("answer the rows of a file", "hfadapt predict runs/my reviews.csv > answers.jsonl"),
+    "predict": (
+        "answer the rows of a file, or the pictures of a folder",
+        "hfadapt predict runs/my reviews.csv > answers.jsonl",
+    ),
     "list": ("name the recipes, tasks, methods, families, models and data that come with hfadapt", "hfadapt list"),
     "cp": ("copy out a recipe that comes with hfadapt", "hfadapt cp sentiment_bert my.yaml"),
     "doctor": ("check that the installed libraries work together", "hfadapt doctor"),
@@ -32,14 +35,12 @@ _MOST_PROBLEMS = 30
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one verb and exit: 0 done, 1 failed, 2 the user can mend it, 130 interrupted."""
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
-    if any("=" not in word or word.startswith("-") for word in rest) or (rest and not hasattr(arguments, "changes")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:  # argparse takes no more changes once an option has come
-        arguments.changes += rest
-    verb: Callable[[argparse.Namespace], None] = globals()["_" + arguments.verb]
+    words = sys.argv[1:] if argv is None else argv
+    # As far as is known before the words are understood.
+    arguments = argparse.Namespace(verb="", json="--json" in words)
     try:
+        arguments = _understood(words)
+        verb: Callable[[argparse.Namespace], None] = globals()["_" + arguments.verb]
         verb(arguments)
     except HfadaptError as error:
         if os.environ.get("HFADAPT_DEBUG"):
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
-        print("\ninterrupted; a run goes on with: hfadapt run --resume DIR", file=sys.stderr)
+        how = "; a run goes on with: hfadapt run --resume DIR" if arguments.verb == "run" else ""
+        print(f"\ninterrupted{how}", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
 
@@ -65,6 +67,16 @@ def _complain(problems: Sequence[Problem], as_json: bool) -> None:
         print(problem, file=sys.stderr)
     if len(problems) > _MOST_PROBLEMS:
         print(f"and {len(problems) - _MOST_PROBLEMS:,} more", file=sys.stderr)
+
+
+def _understood(words: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(words)
+    if any("=" not in word or word.startswith("-") for word in rest) or (rest and not hasattr(arguments, "changes")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes no more changes once an option has come
+        arguments.changes += rest
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,7 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     made["score"].add_argument("run", help="a run folder")
     made["score"].add_argument("changes", nargs="*", metavar="key=value", help=changes)
     made["predict"].add_argument("run", help="a run folder")
-    made["predict"].add_argument("file", help="csv, tsv, json, jsonl or parquet with the columns of the recipe")
+    made["predict"].add_argument(
+        "file",
+        help="csv, tsv, json, jsonl or parquet with the columns of the recipe; or, for pictures, a folder or a picture",
+    )
     made["predict"].add_argument("--out", metavar="FILE", help="a .csv or .jsonl file; default JSON lines to stdout")
     made["cp"].add_argument("name", help="a recipe's name, as `hfadapt list` prints it")
     made["cp"].add_argument("to", nargs="?", help="where to; default NAME.yaml here")
@@ -115,8 +130,8 @@ class _Parser(argparse.ArgumentParser):
         if "invalid choice" in message:
             word = str(ast.literal_eval(message.split("invalid choice: ")[1].rpartition(" (choose")[0]))
             message = f"There is no verb '{word}'. {did_you_mean(word, _VERBS)}"
-        print(f"{self.prog}: {one_line(message)}  (see {self.prog} --help)", file=sys.stderr)
-        sys.exit(2)
+        says = message if message.endswith((".", "?")) else f"{message}."
+        raise HfadaptError(Problem(one_line(says), where=self.prog, hint=f"See `{self.prog} --help`."))
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -132,8 +147,9 @@ def _plan(arguments: argparse.Namespace) -> None:
     from hfadapt.showing import draw_augmented, plan_dict, plan_lines
 
     with quiet():
-        made = plan(recipe)
-        made = replace(made, estimate=estimate(made))
+        processes = _accelerators()
+        made = plan(recipe, processes=processes)
+        made = replace(made, estimate=estimate(made, processes))
         sheet = draw_augmented(made, planned_run(recipe)) if recipe.task.varies else None
     if arguments.json:
         print(json.dumps(plan_dict(made) | ({"augmented": str(sheet)} if sheet else {}), ensure_ascii=False, indent=2))

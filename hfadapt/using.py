@@ -82,6 +82,9 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
 def predict(run: Run | str | Path, path: str | Path) -> Iterator[dict[str, Any]]:
     """The answers for the rows of a file, in the file's order, read and answered piece by piece.
 
+    path: a table; of pictures also a folder, whose pictures come in the order of their names, or one picture.
+    An answer then begins with `image`, the picture's path.
+
     Raises:
         HfadaptError: the run is not finished, or the file lacks a column.
     """
@@ -92,15 +95,18 @@ def predict(run: Run | str | Path, path: str | Path) -> Iterator[dict[str, Any]]
     run = run if isinstance(run, Run) else open_run(run)
     recipe = _recipe(run, ())
     with quiet():
-        rows, _ = read_inputs(str(path), recipe.task.roles, recipe.data)
+        rows, files = read_inputs(str(path), recipe.task.roles, recipe.data)
         model, processor = _model(run, recipe)
         config = model.config
         kinds: Mapping[str, Any] = {"regression": "number", "multi_label_classification": "labels"}
-        kind = "pairs" if recipe.task.contrasts else kinds.get(config.problem_type, "label")
+        kind: Any = "pairs" if recipe.task.contrasts else kinds.get(config.problem_type, "label")
         labels = Labels(kind, () if kind == "pairs" else tuple(config.id2label[i] for i in sorted(config.id2label)))
         for start in range(0, len(rows), _AT_ONCE):
             piece = rows.select(range(start, min(start + _AT_ONCE, len(rows))))
-            yield from recipe.task.answers(_found(recipe.task, model, processor, piece), labels)
+            answers = recipe.task.answers(_found(recipe.task, model, processor, piece), labels)
+            for answer, file, line in zip(answers, piece["_file"], piece["_line"], strict=True):
+                # Where the row is a file by itself, only its name tells which answer belongs to it.
+                yield answer if line else {"image": files[file], **answer}
 
 
 def _found(task: Task, model: Any, processor: Any, piece: Any, batch: int = 32) -> dict[str, Any]:

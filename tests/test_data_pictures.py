@@ -582,17 +582,40 @@ def test_pictures_to_predict_from(here):
     assert [row["path"] for row in rows["image"]] == list(files) and list(rows["_line"]) == [0, 0, 0]
     assert rows.column_names == ["image", "_file", "_line"]
     assert rows.features["image"] == datasets.Image(decode=False)
-    for task in (Classes, Captions):
-        rows, files = inputs("d/b.png", task)
-        assert files == ("d/b.png",) and rows[0]["image"] == {"bytes": None, "path": "d/b.png"}
+    rows, files = inputs("d/b.png")
+    assert files == ("d/b.png",) and rows[0]["image"] == {"bytes": None, "path": "d/b.png"}
     assert inputs(["d/b.png", "d/a.JPG"])[1] == ("d/b.png", "d/a.JPG") and inputs("d/*.png")[1] == ("d/b.png",)
-    lines("t.csv", "label,file,caption", "x,d/b.png,words", "?,d/a.JPG,")
+    lines("t.csv", "label,file,caption", "x,d/b.png,words", "?,d/a.JPG,more")
     for task in (Classes, Captions):
         rows, files = inputs("t.csv", task)
-        assert files == ("t.csv",) and list(rows["_line"]) == [2, 3] and rows.column_names[0] == "image"
+        assert files == ("t.csv",) and list(rows["_line"]) == [2, 3]
         assert [row["path"] for row in rows["image"]] == ["d/b.png", "d/a.JPG"]
+        assert rows.column_names == ["image", *(["text"] if task is Captions else []), "_file", "_line"]
+    assert list(rows["text"]) == ["words", "more"]
     pq.write_table(pa.table({"image": [content(1), content(2)]}), "t.parquet")
     assert inputs("t.parquet")[0][1]["image"] == {"bytes": content(2), "path": None}
+
+
+def test_a_task_that_reads_texts_too_needs_a_table_of_both():
+    put("d/b.png", 1)
+    for path in ("d", "d/b.png", "d/*.png"):
+        with pytest.raises(DataError) as caught:
+            inputs(path, Captions, text="legend")
+        (problem,) = caught.value.problems
+        assert "needs a text beside each picture" in problem.says and problem.where
+        assert problem.hint == "Give a table with the columns 'image' and 'legend'."
+    its = [{"file": "d/b.png", "legend": "a", "caption": "b"}, {"file": "d/b.png", "legend": None, "caption": "b"}]
+    lines("t.jsonl", *map(json.dumps, its))
+    with pytest.raises(DataError) as caught:
+        inputs("t.jsonl", Captions, text="legend")
+    assert str(caught.value).startswith("t.jsonl:2: The text is missing.")
+    assert list(inputs("t.jsonl", Captions, text="caption")[0]["text"]) == ["b", "b"]
+    lines("t.csv", "file,label", "d/b.png,1")
+    with pytest.raises(DataError, match="No column is clearly the text"):
+        inputs("t.csv", Captions)
+    Path("u.jsonl").write_text(json.dumps({"image": "d/b.png", "text": ["a", "b"]}) + "\n")
+    with pytest.raises(DataError, match=r"u\.jsonl:1: The text is a list"):
+        inputs("u.jsonl", Captions)
 
 
 def test_pictures_that_can_not_be_predicted_from():

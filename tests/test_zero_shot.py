@@ -128,6 +128,8 @@ def test_a_head_that_starts_from_the_names_answers_as_they_do(planned, asked):
     agree = (found.argmax(-1) == wanted.argmax(-1)).float().mean()
     assert agree > 0.9
     assert found.mean(1).abs().max() < 1e-3, "the logits of a row add up to nothing"
+    centred = wanted - wanted.mean(1, keepdim=True)
+    assert torch.allclose(found.mean(0), centred.mean(0), atol=1e-3), "on the whole, each class is as likely"
 
 
 def test_no_label_is_looked_at(clip, pictures, tmp_path):

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 def read_inputs(
     path: str | Sequence[str], roles: Mapping[str, Role], data: Data
 ) -> tuple[datasets.Dataset, tuple[str, ...]]:
-    """The texts of files to predict from, or the pictures, with `_file` and `_line`, and what `_file` counts.
+    """The texts or pictures to predict from, or both, with `_file` and `_line`, and what `_file` counts.
 
-    Pictures are files, all in a folder, or what a table names or holds; their captions are left alone. Columns
+    Pictures are files, all in a folder, or what a table names or holds; texts are those of a table. Columns
     are told as in training; a target may be there and is left alone.
 
     Raises:
         DataError: a file or a column isn't there, or a row can't be read; none is left out.
     """
     pictures = [role for role, its in roles.items() if its.holds == "image"]
-    inputs = {role: its for role, its in roles.items() if its.holds == ("image" if pictures else "text")}
+    inputs = {role: its for role, its in roles.items() if its.holds != "target"}
     found = _pictures(path) if pictures else None
     if found:
+        _refuse_without_texts(found, inputs, data)
         tables: tuple[Table, ...] = (found,)
         # What the recipe calls the column of its own files says nothing of these.
         chosen = dict.fromkeys(pictures, Column("image", "inferred"))
@@ -41,7 +42,7 @@ def read_inputs(
         never = columns.likely_targets(data.columns, roles, tables[0])
         chosen = columns.choose(data.columns, inputs, tables, never=never)
     files: list[str] = []
-    texts = [] if pictures else list(chosen)
+    texts = [role for role in chosen if role not in pictures]
     read = rows.read(tables, chosen, texts, files, pictures=pictures)
     looks = {role: looking.look({"": read.rows.inputs[role]})[""] for role in pictures}
     bad = [*read.bad]
@@ -56,6 +57,15 @@ def read_inputs(
     if not len(read.rows):
         raise DataError(Problem(where=", ".join(files), says="There are no rows to predict from."))
     return building.inputs(read.rows, keys.keys(read.rows.inputs, looks)), tuple(files)
+
+
+def _refuse_without_texts(found: Table, inputs: Mapping[str, Role], data: Data) -> None:
+    """Stop where the task reads a text too, which a file that is a picture does not have."""
+    texts = [role for role, its in inputs.items() if its.holds == "text" and not its.optional]
+    if texts:
+        says = f"The task needs a {' and a '.join(texts)} beside each picture, and these are pictures alone."
+        named = " and ".join(f"'{data.columns.get(role, role)}'" for role in inputs if not inputs[role].optional)
+        raise DataError(Problem(where=found.shown, says=says, hint=f"Give a table with the columns {named}."))
 
 
 def _pictures(path: str | Sequence[str]) -> Table | None:
