@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     changes = "a change to the recipe, such as train.learning_rate=3e-5 or adapt=linear-probe"
     for name in ("plan", "run"):
         made[name].add_argument("recipe", nargs="?" if name == "run" else None, help="a recipe file")
-        made[name].add_argument("changes", nargs="*", metavar="key=value", help=changes)
+        made[name].add_argument("changes", nargs="*", default=[], metavar="key=value", help=changes)
     run = made["run"]
     run.add_argument("--out", metavar="DIR", help="the run folder; default runs/NAME, never one that is taken")
     run.add_argument("--resume", metavar="DIR", help="go on with the interrupted run in this folder")
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     made["score"].add_argument("run", help="a run folder")
-    made["score"].add_argument("changes", nargs="*", metavar="key=value", help=changes)
+    made["score"].add_argument("changes", nargs="*", default=[], metavar="key=value", help=changes)
     made["predict"].add_argument("run", help="a run folder")
     made["predict"].add_argument(
         "file",

@@ -65,6 +65,14 @@ def did_you_mean(word: object, choices: Iterable[str], *, listing: bool = True) 
     return f"There are: {shown}{', …' if len(known) > 12 else ''}."
 
 
+def misfit(value: object, why: str) -> str:
+    """A sentence about a value and what it should be: `'2e-5' does not fit: it should be a number.`"""
+    if value is None:
+        return f"It is empty; {why}."
+    text = repr(value).lower() if isinstance(value, bool) else repr(value)
+    return f"{text if len(text) <= 80 else f'{text[:80]}…'} does not fit: {why}."
+
+
 def count(number: int, singular: str, plural: str = "") -> str:
     """`1 row`, `2,000 rows`."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

@@ -13,7 +13,7 @@ from hfadapt import settings
 from hfadapt.backbones._source import load_config, locate
 from hfadapt.backbones.base import Anatomy, Source, anatomy
 from hfadapt.data.loading import Finding, Loaded, load
-from hfadapt.errors import HfadaptError, Problem, RecipeError, count, did_you_mean
+from hfadapt.errors import HfadaptError, Problem, RecipeError, count, did_you_mean, one_line
 from hfadapt.methods.base import Stage
 from hfadapt.noise import quiet
 from hfadapt.recipe import Recipe
@@ -111,11 +111,13 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         parts = anatomy(model, new)
         wrapped = recipe.adapt.wrap(model, parts)
         stages = tuple(recipe.adapt.stages(wrapped, parts))
-    problems += _misfits(recipe, data, settled)
+    problems += _misfits(recipe, data, settled, processes)
     if problems:
         raise RecipeError(*problems)
     steps = settings.total_steps(settled, len(data.splits["train"]), processes)
-    problems = [replace(p, where=recipe.origin(p.field)) for p in _rehearsed(recipe, data, settled, stages, steps)]
+    problems = [
+        replace(p, where=recipe.origin(p.field)) for p in _rehearsed(recipe, data, settled, stages, steps, processes)
+    ]
     if problems:
         raise RecipeError(*problems)
     return Plan(
@@ -191,9 +193,23 @@ def skeleton(
         reason = "its weights are damaged" if damaged else reason
         says = f"'{source.name}' does not load through {recipe.task.auto_class}: {reason}."
         raise HfadaptError(Problem(says, "model")) from error
+    _refuse_attention(recipe, model)
     if found is None:
         return model, set() if recipe.task.contrasts else set(anatomy(model).head)
     return model, newly_initialised(model, found, same_labels)
+
+
+def _refuse_attention(recipe: Recipe, model: PreTrainedModel) -> None:
+    """Stop where the model cannot have the attention kernel that the recipe names, as loading it would."""
+    if asked := recipe.model.attn_implementation:
+        try:
+            model.get_correct_attn_implementation(asked, is_init_check=True)
+        except (ValueError, ImportError) as error:
+            text = one_line(str(error)).partition(" Please ")[0].rstrip(".")
+            hint = "Leave it out, and transformers chooses."
+            raise HfadaptError(
+                Problem(f"transformers refuses this: {text}.", "model.attn_implementation", hint=hint)
+            ) from error
 
 
 def newly_initialised(model: PreTrainedModel, found: Mapping[str, Any], same_labels: bool) -> set[str]:
@@ -231,13 +247,13 @@ def last_layers(model: PreTrainedModel) -> list[tuple[str, Any]]:
 
 
 def _rehearsed(
-    recipe: Recipe, data: Loaded, settled: Mapping[str, Any], stages: Sequence[Stage], steps: int
+    recipe: Recipe, data: Loaded, settled: Mapping[str, Any], stages: Sequence[Stage], steps: int, processes: int
 ) -> Iterator[Problem]:
     """What would be refused only when training starts."""
     from hfadapt.scoring import evaluated
     from hfadapt.training.rehearsing import rehearse
 
-    yield from rehearse(settled, stages, steps)
+    yield from rehearse(settled, stages, steps, processes)
     for name in recipe.metrics:
         try:
             evaluated.load(name, data.labels.kind)
@@ -287,9 +303,13 @@ def _is_ours(metric: str) -> bool:
     return True
 
 
-def _misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any]) -> list[Problem]:
+def _misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes: int) -> list[Problem]:
     """What fits the schema but not the data."""
     problems = []
+    if not settings.steps_per_epoch(settled, len(data.splits["train"]), processes):
+        batch, field = settled["per_device_train_batch_size"], "train.dataloader_drop_last"
+        says = f"The {len(data.splits['train']):,} training rows do not fill a batch of {batch:,}, so all are dropped."
+        problems.append(Problem(says, field, recipe.origin(field), "Lower per_device_train_batch_size."))
     known = [*names_for(data.labels.kind, data.labels.names), "loss"]
     chosen = str(settled["metric_for_best_model"])
     if chosen not in known and not recipe.metrics:

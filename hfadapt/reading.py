@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hfadapt.errors import Problem, RecipeError, did_you_mean, one_line
+from hfadapt.errors import Problem, RecipeError, did_you_mean, misfit, one_line
 from hfadapt.recipe import FORMAT, Data, Model, Recipe
+from hfadapt.upstream import CALLED
 
 COMMAND_LINE = "command line"
 _MOST_BYTES = 64_000
@@ -319,26 +320,20 @@ def _sentence(detail: Any, loc: list[str], document: _Document) -> str:
         message = "it should be the name of a checkpoint, or a mapping"
     if loc == ["data"] and isinstance(value, str):
         message += f" such as `{{path: {one_line(value)}}}`"
-    return f"It is empty; {message}." if value is None else f"{_shown(value)} does not fit: {message}."
+    return misfit(value, message)
 
 
 _EXPECTED = {
-    "model_type": "a mapping",
-    "dict_type": "a mapping",
-    "list_type": "a list",
-    "string_type": "a text",
+    "model_type": CALLED["dict"],
+    "dict_type": CALLED["dict"],
+    "list_type": CALLED["list"],
+    "string_type": CALLED["str"],
     "string_unicode": "a text of whole characters",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
+    "int_type": CALLED["int"],
+    "float_type": CALLED["float"],
+    "bool_type": CALLED["bool"],
 }
 """pydantic's types of error, and what a person calls the type that it expected."""
-
-
-def _shown(value: Any) -> str:
-    """A value as the file spells it, or its beginning."""
-    text = repr(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _owner(loc: list[str], document: _Document) -> tuple[str, list[str]]:

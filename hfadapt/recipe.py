@@ -24,7 +24,7 @@ from hfadapt import discover
 from hfadapt.errors import did_you_mean
 from hfadapt.methods.base import Adaptation
 from hfadapt.section import Section, Variant
-from hfadapt.settings import OURS_TO_SET, out_of_range, training_fields
+from hfadapt.settings import GONE, OURS_TO_SET, out_of_range, training_fields
 from hfadapt.tasks.base import Task
 from hfadapt.upstream import fields, wrong
 
@@ -178,7 +178,8 @@ class Recipe(Section):
         errors: list[tuple[str, str]] = [
             (key, f"'{key}' is not set in a recipe: {OURS_TO_SET[key]}.") for key in values if key in OURS_TO_SET
         ]
-        theirs = {key: value for key, value in values.items() if key not in OURS_TO_SET}
+        errors += [(key, f"TrainingArguments has no '{key}' any more: {GONE[key]}.") for key in values if key in GONE]
+        theirs = {key: value for key, value in values.items() if key not in OURS_TO_SET | GONE}
         mismatched = list(wrong(theirs, training_fields(), "TrainingArguments"))
         errors += mismatched
         refused = {key for key, _ in mismatched}
@@ -274,7 +275,7 @@ def schema() -> dict[str, Any]:
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     made["title"] = "hfadapt recipe"
     made["properties"]["train"] = {
-        "type": "object",
+        "type": ["object", "null"],
         "description": Recipe.model_fields["train"].description,
         "additionalProperties": False,
         "properties": {name: _property(field) for name, field in sorted(training_fields().items())},
@@ -282,6 +283,9 @@ def schema() -> dict[str, Any]:
     for name, package, base in (("task", "hfadapt.tasks", Task), ("adapt", "hfadapt.methods", Adaptation)):
         help_text = Recipe.model_fields[name].description
         made["properties"][name] = _short_or_long(package, base, made["$defs"]) | {"description": help_text}
+    # A section with all its lines commented out is as if it were not there.
+    made["properties"]["adapt"]["anyOf"].append({"type": "null"})
+    made["properties"]["metrics"]["type"] = ["array", "null"]
     made["properties"]["model"] = {
         "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Model"}],
         "description": Recipe.model_fields["model"].description,

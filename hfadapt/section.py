@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic.fields import FieldInfo
 
 
 class Section(BaseModel):
@@ -13,6 +14,21 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_absent(cls, values: Any) -> Any:
+        """A section inside this one with every line of it commented out is left at its default."""
+        if not isinstance(values, dict):
+            return values
+        inner = {name for name, field in cls.model_fields.items() if _is_section(field)}
+        return {key: value for key, value in values.items() if value is not None or key not in inner}
+
+
+def _is_section(field: FieldInfo) -> bool:
+    # A default that is written short, such as the name of a method, is made into its section by validation.
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return bool(field.validate_default) or isinstance(default, Section | dict | list)
 
 
 class Variant(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -59,6 +60,8 @@ OURS_TO_SET: dict[str, str] = {
     "data_seed": "`seed` decides the order of the data too",
     "disable_tqdm": "hfadapt shows its own progress",
     "enable_jit_checkpoint": "it hangs where several processes train; hfadapt's checkpoints are exact",
+    "local_rank": "the launcher numbers the processes",
+    "parallelism_config": "hfadapt divides the rows among processes, and with `fsdp` the model too",
     "average_tokens_across_devices": "the loss is always averaged over the whole batch",
     "length_column_name": "the task knows the lengths",
     "save_total_limit": "hfadapt keeps the best and the latest checkpoint",
@@ -68,6 +71,39 @@ OURS_TO_SET: dict[str, str] = {
 }
 """TrainingArguments that a recipe may not set, and why."""
 
+GONE: dict[str, str] = {
+    "adafactor": "write `optim: adafactor`",
+    "evaluation_strategy": "it is now `eval_strategy`",
+    "fp16_backend": "`fp16` and `bf16` choose the precision",
+    "fp16_opt_level": "`fp16` and `bf16` choose the precision",
+    "fsdp_min_num_params": "write `fsdp_config: {min_num_params: …}`",
+    "fsdp_transformer_layer_cls_to_wrap": "write `fsdp_config: {transformer_layer_cls_to_wrap: …}`",
+    "group_by_length": "write `train_sampling_strategy: group_by_length`, which is the default here",
+    "half_precision_backend": "`fp16` and `bf16` choose the precision",
+    "include_inputs_for_metrics": "scores are computed from logits and labels",
+    "include_tokens_per_second": "`include_num_input_tokens_seen` counts tokens",
+    "jit_mode_eval": "models are no longer traced; `torch_compile` compiles them",
+    "logging_dir": "the variable TENSORBOARD_LOGGING_DIR of the environment chooses the folder",
+    "mp_parameters": "it was for SageMaker's model parallelism",
+    "no_cuda": "hide an accelerator with CUDA_VISIBLE_DEVICES=",
+    "overwrite_output_dir": "hfadapt never writes over a run; `--out` chooses the folder",
+    "past_index": "no model here hands a state on to the next batch",
+    "per_gpu_eval_batch_size": "it is now `per_device_eval_batch_size`",
+    "per_gpu_train_batch_size": "it is now `per_device_train_batch_size`",
+    "push_to_hub_model_id": "hfadapt does not push while it trains",
+    "push_to_hub_organization": "hfadapt does not push while it trains",
+    "push_to_hub_token": "a token has no place in a file; log in with `hf auth login`",
+    "ray_scope": "hfadapt searches no hyperparameters",
+    "save_safetensors": "weights are always saved as safetensors",
+    "torchdynamo": "write `torch_compile_backend`",
+    "tpu_metrics_debug": "write `debug: tpu_metrics_debug`",
+    "tpu_num_cores": "the launcher decides how many processes there are",
+    "use_legacy_prediction_loop": "there is one loop",
+    "use_mps_device": "an accelerator is used where there is one",
+    "warmup_ratio": "write it as `warmup_steps`, which is a share of the steps where it is below 1",
+}
+"""Names that TrainingArguments had before transformers 5, and what to write now."""
+
 SAMPLING = ("random", "sequential", "group_by_length")
 """The sampling strategies that are exact on any number of processes."""
 
@@ -75,7 +111,9 @@ SAMPLING = ("random", "sequential", "group_by_length")
 @cache
 def training_fields() -> dict[str, Field]:
     """What the `train` section may hold: the installed TrainingArguments' fields and early stopping."""
-    upstream = fields("transformers.training_args:TrainingArguments", "transformers.trainer_utils")
+    upstream = dict(fields("transformers.training_args:TrainingArguments", "transformers.trainer_utils"))
+    # Upstream takes true, and says so in its help; its annotation is of older versions.
+    upstream["fsdp"] = replace(upstream["fsdp"], kinds=frozenset({"bool", *upstream["fsdp"].kinds}))
     return {name: f for name, f in (upstream | EARLY_STOPPING).items() if name not in OURS_TO_SET}
 
 
@@ -86,6 +124,12 @@ _POSITIVE = (
     "per_device_eval_batch_size",
     "gradient_accumulation_steps",
     "logging_steps",
+    "eval_steps",
+    "save_steps",
+    "eval_accumulation_steps",
+    "torch_empty_cache_steps",
+    "dataloader_prefetch_factor",
+    "ddp_timeout",
     "early_stopping_patience",
 )
 _NOT_NEGATIVE = (
@@ -96,6 +140,8 @@ _NOT_NEGATIVE = (
     "early_stopping_threshold",
     "dataloader_num_workers",
     "adam_epsilon",
+    "neftune_noise_alpha",
+    "eval_delay",
 )
 _BELOW_ONE = ("label_smoothing_factor", "adam_beta1", "adam_beta2")
 
@@ -111,6 +157,8 @@ def out_of_range(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, f"{value} is not 0 or more."
         elif key in _BELOW_ONE and not 0 <= value < 1:
             yield key, f"{value} is not in the range from 0 to 1."
+        elif key == "max_steps" and value < 1 and value != -1:
+            yield key, f"{value} is not a number above 0; -1 leaves it to num_train_epochs."
         elif key == "seed" and value >= 2**32:
             yield key, f"{value} is not below 2^32."
     strategy = values.get("train_sampling_strategy", SAMPLING[0])
@@ -150,5 +198,8 @@ def total_steps(settled: Mapping[str, Any], rows: int, processes: int) -> int:
 
 def steps_per_epoch(settled: Mapping[str, Any], rows: int, processes: int) -> int:
     """The optimizer steps of one pass over the rows."""
-    batches = math.ceil(rows / (settled["per_device_train_batch_size"] * processes))
+    whole = rows / (settled["per_device_train_batch_size"] * processes)
+    # Several processes fill the last batch up with ghosts, which leaves nothing to drop.
+    drops = settled.get("dataloader_drop_last") and processes == 1
+    batches = math.floor(whole) if drops else math.ceil(whole)
     return math.ceil(batches / settled.get("gradient_accumulation_steps", 1))

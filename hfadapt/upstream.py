@@ -15,7 +15,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hfadapt.errors import did_you_mean
+from hfadapt.errors import did_you_mean, misfit
+
+CALLED = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "list": "a list",
+    "dict": "a mapping",
+}
+"""What a person calls the types of a recipe's values."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +74,9 @@ def _mismatch(value: Any, field: Field) -> str:
     kind = "None" if value is None else type(value).__name__
     accepted = field.kinds | ({"int"} if "float" in field.kinds else set())
     if accepted and kind not in accepted:
-        expected = " or ".join(sorted(field.kinds - {"None"}))
-        return f"expected {expected}, got {kind} {value!r}."
+        expected = field.kinds - ({"None", "int"} if "float" in field.kinds else {"None"})
+        called = " or ".join(called for name, called in CALLED.items() if name in expected)
+        return misfit(value, f"it should be {called}")
     if field.words and kind == "str" and field.kinds <= {"str", "None"} and value not in field.words:
         return f"'{value}' is not accepted. {did_you_mean(value, field.words)}"
     return ""

@@ -16,7 +16,7 @@ import pytest
 from hfadapt import __version__, cli, discover, gallery
 
 ROOT = Path(__file__).parent.parent
-VERBS = ["plan", "run", "score", "predict", "list", "cp", "schema"]
+VERBS = ["plan", "run", "score", "predict", "list", "cp", "doctor", "schema"]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 
 
@@ -85,7 +85,7 @@ def test_version(hfadapt):
         ([], "hfadapt: the following arguments are required: VERB"),
         (["plann", "my.yaml"], "hfadapt: There is no verb 'plann'. Did you mean 'plan'?"),
         (["Run"], "hfadapt: There is no verb 'Run'. Did you mean 'run'?"),
-        (["train"], "hfadapt: There is no verb 'train'. There are: 'cp', 'list', 'plan', "),
+        (["train"], "hfadapt: There is no verb 'train'. There are: 'cp', 'doctor', 'list', 'plan', "),
         (["plan"], "hfadapt plan: the following arguments are required: recipe"),
         (["list", "--all"], "hfadapt: unrecognized arguments: --all"),
         (["run", "my.yaml", "--processes", "two"], "hfadapt run: argument --processes: "),
@@ -140,9 +140,17 @@ def test_interrupted(hfadapt, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("hfadapt.gallery.listing", interrupt)
-    status, out, err = hfadapt("list")
-    assert (status, out) == (130, "")
-    assert err.strip().startswith("interrupted")
+    assert hfadapt("list") == (130, "", "\ninterrupted\n")
+
+
+def test_an_interrupted_run_says_how_to_go_on(hfadapt, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hfadapt.reading.read", interrupt)
+    says = "\ninterrupted; a run goes on with: hfadapt run --resume DIR\n"
+    assert hfadapt("run", "my.yaml") == (130, "", says)
+    assert hfadapt("plan", "my.yaml") == (130, "", "\ninterrupted\n")
 
 
 def test_debugging_shows_the_traceback(monkeypatch):
@@ -173,6 +181,9 @@ def test_only_the_first_of_several_processes_complains(hfadapt, monkeypatch):
         ),
         (["cp", "sentiment-bert"], {"where": "", "field": "", "hint": ""}),
         (["score", "runs/my"], {"where": "", "field": "", "says": "There is no run in 'runs/my'.", "hint": ""}),
+        (["plann"], {"where": "hfadapt", "field": "", "hint": "See `hfadapt --help`."}),
+        (["plan"], {"where": "hfadapt plan", "says": "the following arguments are required: recipe."}),
+        (["list", "--all"], {"where": "hfadapt", "says": "unrecognized arguments: --all."}),
     ],
 )
 def test_errors_as_json(argv, error, hfadapt):
@@ -207,7 +218,7 @@ def test_list_names_all_there_is(hfadapt):
         else:
             kind = line
             listed[kind] = {}
-    assert list(listed) == ["recipes", "tasks", "methods", "families", "data"]
+    assert list(listed) == ["recipes", "tasks", "methods", "families", "models", "data"]
     assert list(listed["recipes"]) == RECIPES
     for kind, package in (("tasks", "tasks"), ("methods", "methods"), ("families", "backbones")):
         assert list(listed[kind]) == list(discover.modules(f"hfadapt.{package}"))
@@ -353,7 +364,7 @@ def test_plan_says_what_it_costs(planned):
 
 
 def test_plan_guesses_columns_and_says_so(hfadapt, recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("hfadapt.estimating.estimate", lambda plan: None)
+    monkeypatch.setattr("hfadapt.estimating.estimate", lambda *_: None)
     unnamed = tmp_path / "unnamed.yaml"
     unnamed.write_text(recipe.read_text().replace(", text: text, label: label", ""))
     assert ": text = text (guessed), label = label (guessed)\n" in hfadapt("plan", unnamed)[1]

@@ -83,7 +83,8 @@ def test_an_open_choice_is_an_error_that_lists_the_columns(columns, field):
 def test_a_name_that_is_not_there():
     says = refused(Fake("t.csv", "text label"), label="lable")
     assert (
-        says == "t.csv: data.label: There is no column 'lable'. Columns found: 'text', 'label'. Did you mean 'label'?"
+        says
+        == "data.label: There is no column 'lable' in 't.csv'. Columns found: 'text', 'label'. Did you mean 'label'?"
     )
 
 

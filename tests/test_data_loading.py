@@ -312,7 +312,7 @@ def test_inputs_that_can_not_be_read():
     for name, words in (
         ("p.jsonl", ["p.jsonl:2: The text_pair is missing.", "p.jsonl:3: ", "take them out of the file"]),
         ("q.csv", ["q.csv: There are no rows to predict from."]),
-        ("r.csv", ["r.csv: data.text_pair: There is no column 'b'."]),
+        ("r.csv", ["data.text_pair: There is no column 'b' in 'r.csv'."]),
         ("s.csv", ["There is no file or folder 's.csv'. Did you mean 'r.csv'?"]),
     ):
         with pytest.raises(DataError) as caught:

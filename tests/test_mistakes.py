@@ -66,7 +66,7 @@ def say(place, monkeypatch, capsys):
     What a plan costs is not measured.
     """
     monkeypatch.chdir(place)
-    monkeypatch.setattr("hfadapt.estimating.estimate", lambda plan: None, raising=False)
+    monkeypatch.setattr("hfadapt.estimating.estimate", lambda *_: None, raising=False)
 
     def run(*argv: str) -> tuple[int, str, list[str]]:
         with pytest.raises(SystemExit) as end:

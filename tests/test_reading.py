@@ -211,6 +211,19 @@ def test_default_then_file_then_command_line(file):
     assert read(file, ["adapt.top=1", "adapt.top=2"]).adapt.top == 2
 
 
+@pytest.mark.parametrize("section", ["adapt", "train", "metrics", "task: {type: text-classification, loss: }\ntrain"])
+def test_an_empty_section_is_as_if_it_were_not_there(section):
+    text = SHORTEST.partition("\n")[2] + f"{section}:\n"
+    empty = of(text if section.startswith("task") else SHORTEST + f"{section}:\n")
+    assert empty.model_dump() == of(SHORTEST).model_dump()
+    assert of(empty.dump()).model_dump() == empty.model_dump()
+
+
+def test_an_empty_section_of_the_command_line_is_the_default(file):
+    recipe = read(file, ["train=", "adapt="])
+    assert (recipe.train, recipe.adapt.name) == ({}, "full")
+
+
 def test_the_first_equals_sign_splits(file):
     recipe = read(file, ["data.text=a=b", "model==m", "data.label=x=="])
     assert (recipe.data.columns, recipe.model.name) == ({"text": "a=b", "label": "x=="}, "=m")
@@ -463,6 +476,11 @@ def test_the_schema_accepts_the_gallery():
         read(path)
         values = parse(path.read_text(encoding="utf-8"), path.name).values
         assert [error.message for error in VALIDATOR.iter_errors(values)] == [], path.name
+
+
+@pytest.mark.parametrize("section", ["adapt", "train", "metrics"])
+def test_the_schema_accepts_an_empty_section(section):
+    assert VALIDATOR.is_valid({**GOOD, section: None})
 
 
 @settings(CALM, max_examples=100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 
 import pytest
@@ -47,8 +48,8 @@ def test_wrong_names_types_and_words(training):
     said = dict(upstream.wrong(values, training, "TrainingArguments"))
     assert said == {
         "learning_rat": "TrainingArguments has no 'learning_rat'. Did you mean 'learning_rate'?",
-        "learning_rate": "expected float, got str 'x'.",
-        "bf16": "expected bool, got int 1.",
+        "learning_rate": "'x' does not fit: it should be a number.",
+        "bf16": "1 does not fit: it should be true or false.",
         "optim": "'adam_torch' is not accepted. Did you mean 'adamw_torch'?",
     }
 
@@ -56,6 +57,29 @@ def test_wrong_names_types_and_words(training):
 def test_what_we_set_ourselves_exists_upstream(training):
     assert settings.OURS_TO_SET.keys() <= training.keys()
     assert settings.DEFAULTS.keys() <= settings.training_fields().keys()
+
+
+def test_what_is_gone_is_gone_and_what_is_named_instead_is_there(training):
+    assert len(settings.GONE) > 25
+    assert not settings.GONE.keys() & training.keys()
+    named = {word for says in settings.GONE.values() for word in re.findall(r"`(\w+)", says)}
+    assert named - {"hf"} <= settings.training_fields().keys()
+
+
+@pytest.mark.parametrize(
+    ("value", "kinds", "says"),
+    [
+        ("2e-5", {"float", "int"}, "'2e-5' does not fit: it should be a number."),
+        (True, {"int", "None"}, "true does not fit: it should be a whole number."),
+        (None, {"str"}, "It is empty; it should be a text."),
+        ([1], {"str", "bool"}, "[1] does not fit: it should be true or false or a text."),
+        ("x", {"list", "dict"}, "'x' does not fit: it should be a list or a mapping."),
+        (3, {"float"}, None),
+    ],
+)
+def test_types_in_words(value, kinds, says):
+    known = {"key": upstream.Field("key", frozenset(kinds))}
+    assert dict(upstream.wrong({"key": value}, known, "It")) == ({"key": says} if says else {})
 
 
 def test_early_stopping_names_are_the_callbacks():

@@ -108,8 +108,12 @@ def _lacking(shown: str, names: Mapping[str, bool], columns: Mapping[str, Column
     for role, column in columns.items():
         if column.name not in names:
             near = did_you_mean(column.name, names, listing=False)
-            says = f"There is no column '{column.name}'. Columns found: {shown_names(list(names))}."
-            yield Problem(where=shown, field=f"data.{role}", says=says, hint=near)
+            found = f"Columns found: {shown_names(list(names))}."
+            if column.origin == "recipe":  # What is to be mended is there.
+                says, where = f"There is no column '{column.name}' in '{shown}'.", ""
+            else:
+                says, where = f"There is no column '{column.name}'.", shown
+            yield Problem(f"{says} {found}", f"data.{role}", where, near)
 
 
 def _twice(columns: Mapping[str, Column]) -> Iterable[Problem]:
