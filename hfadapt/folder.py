@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,7 @@ def open_run(path: str | Path) -> Run:
 
 
 def new_run(recipe: Recipe, out: str | Path | None) -> Run:
-    """An empty folder for a run: `out`, or the first of `runs/NAME`, `runs/NAME-2`, … that is free.
+    """A folder for a run, taken by it alone: `out`, or the first of `runs/NAME`, `runs/NAME-2`, … that is free.
 
     Raises:
         RunError: `out` exists and is not empty, or cannot be made.
@@ -94,46 +94,65 @@ def new_run(recipe: Recipe, out: str | Path | None) -> Run:
     try:
         if out is not None:
             path = Path(out)
-            if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not _claim(path))):
-                raise RunError(f"'{path}' exists already. Choose another --out, or go on with it: --resume {path}.")
-            path.mkdir(parents=True, exist_ok=True)
+            held = _held(path)
+            free = not path.exists() if held is None else held <= {SHEET}
+            if free:
+                path.mkdir(parents=True, exist_ok=True)
+            if not free or not _take(path):
+                says = f"'{path}' exists already. Choose another --out, or go on with it: --resume {path}."
+                raise RunError(says)
             return Run(path)
-        for number in range(1, 10_000):
-            path = Path("runs") / (recipe.name if number == 1 else f"{recipe.name}-{number}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                path.mkdir()
+        for path in _candidates(recipe):
+            if (_made(path) or _held(path) == {SHEET}) and _take(path):
                 return Run(path)
-            except FileExistsError:
-                if _claim(path):
-                    return Run(path)
     except OSError as error:
         raise RunError(f"The run folder cannot be made: {error.strerror}: '{error.filename}'.") from None
     raise RunError("runs/ is full.")
 
 
 def planned_run(recipe: Recipe) -> Run:
-    """A folder for what planning draws: the one that a run of the recipe would take next."""
-    for number in range(1, 10_000):
-        path = Path("runs") / (recipe.name if number == 1 else f"{recipe.name}-{number}")
-        if not path.exists() or _only_planned(path):
-            path.mkdir(parents=True, exist_ok=True)
-            return Run(path)
+    """A folder for what planning draws: the one that a run of the recipe would take next.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    try:
+        for path in _candidates(recipe):
+            # One that is empty may be that of a run which began this very moment.
+            if _made(path) or _held(path) == {SHEET}:
+                return Run(path)
+    except OSError as error:
+        raise RunError(f"The run folder cannot be made: {error.strerror}: '{error.filename}'.") from None
     raise RunError("runs/ is full.")
 
 
-def _only_planned(path: Path) -> bool:
-    return path.is_dir() and {entry.name for entry in path.iterdir()} <= {SHEET}
+def _candidates(recipe: Recipe) -> Iterator[Path]:
+    for number in range(1, 10_000):
+        yield Path("runs") / (recipe.name if number == 1 else f"{recipe.name}-{number}")
 
 
-def _claim(path: Path) -> bool:
-    """Take a folder in which there is nothing but what planning drew; of several processes one succeeds."""
-    if not _only_planned(path):
-        return False
+def _made(path: Path) -> bool:
+    """Make a folder; False where it is there already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        (path / SHEET).unlink()
-    except OSError:
+        path.mkdir()
+    except FileExistsError:
         return False
+    return True
+
+
+def _held(path: Path) -> set[str] | None:
+    """The names in a folder; None for what is no folder."""
+    return {entry.name for entry in path.iterdir()} if path.is_dir() else None
+
+
+def _take(path: Path) -> bool:
+    """Take a folder in which there is nothing but what planning drew; of several processes one succeeds."""
+    try:
+        (path / "recipe.yaml").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    (path / SHEET).unlink(missing_ok=True)
     return True
 
 

@@ -93,6 +93,7 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         config = load_config(source)
         own = own_labels(config)
         _refuse_lone_tower(recipe, source, config)
+        _refuse_headless(recipe, source, config)
     with _gathering(problems, recipe):
         seed = int(recipe.train.get("seed", 42))
         data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=own)
@@ -150,6 +151,19 @@ def _refuse_lone_tower(recipe: Recipe, source: Source, config: PreTrainedConfig)
     if (recipe.task.contrasts or asked) and not knows_texts(config):
         says = f"'{source.name}' knows no pictures and texts together: its kind is '{config.model_type}'."
         raise HfadaptError(Problem(says, "task.head" if asked else "model", hint="Use a CLIP or SigLIP checkpoint."))
+
+
+def _refuse_headless(recipe: Recipe, source: Source, config: PreTrainedConfig) -> None:
+    """Stop where transformers has no such head for a checkpoint of this kind: a text model asked for pictures, say."""
+    import transformers
+
+    task = recipe.task
+    classes: Any = getattr(transformers, task.auto_class)
+    if type(config) in classes._model_mapping or hasattr(config, "auto_map"):
+        return
+    known = {"text": "texts, such as BERT", "image": "pictures, such as ViT or CLIP", "image-text": "both"}
+    says = f"'{source.name}' is of the kind '{config.model_type}', for which there is no {task.auto_class}."
+    raise HfadaptError(Problem(says, "model", hint=f"Use a backbone for {known[task.modality]}."))
 
 
 @contextmanager

@@ -24,11 +24,14 @@ FILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, backbone) -> Path:
-    """A copy of the mistakes, the small backbone `tiny`, broken models, files that git would mangle."""
+    """A copy of the mistakes, the small backbones `tiny…`, broken models, pictures, files that git would mangle."""
     place = tmp_path_factory.mktemp("mistakes") / "here"
     shutil.copytree(FOLDER, place)
     tiny = backbone("bert")
     (place / "tiny").symlink_to(tiny)
+    for kind in ("vit", "clip"):
+        (place / f"tiny-{kind}").symlink_to(backbone(kind))
+    draw_pictures(place / "data")
     for name, left_out in (
         ("weightless", "*.safetensors"),
         ("wordless", "tokenizer*"),
@@ -36,6 +39,7 @@ def place(tmp_path_factory, backbone) -> Path:
         ("damaged", ""),
     ):
         shutil.copytree(tiny, place / "models" / name, ignore=shutil.ignore_patterns(left_out))
+    shutil.copytree(backbone("vit"), place / "models/sightless", ignore=shutil.ignore_patterns("preprocessor*"))
     (place / "models/broken/config.json").write_text('{"model_type": "bert"')
     (place / "models/damaged/model.safetensors").write_bytes((tiny / "model.safetensors").read_bytes()[:-8])
     for name, config in (
@@ -50,6 +54,36 @@ def place(tmp_path_factory, backbone) -> Path:
     (place / "data/broken.parquet").write_bytes(b"PAR1 and then nothing PAR1")
     write_parquet(place / "data/one_class.parquet", {"text": [f"Text {i}." for i in range(12)], "label": ["good"] * 12})
     return place
+
+
+def draw_pictures(data: Path) -> None:
+    """Class folders with 12 pictures to train on and 4 in each other split, a broken one among good ones, captions."""
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+
+    def put(path: str) -> None:
+        (data / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(data / path)
+
+    for split, number in (("train", 6), ("validation", 2), ("test", 2)):
+        for path in [f"{split}/{name}/{i}.png" for name in ("round", "angular") for i in range(number)]:
+            put(f"shapes/{path}")
+    shutil.copytree(data / "shapes", data / "broken_shapes")
+    broken = data / "broken_shapes/train/round/3.png"
+    broken.write_bytes(broken.read_bytes()[:120])
+    for path in ("flat/0.png", "flat/1.png", "odd_shapes/round/0.png", "odd_shapes/triangular/0.png"):
+        put(path)
+    (data / "no_pictures").mkdir()
+    (data / "no_pictures/notes.txt").write_text("The pictures are on the other machine.")
+    rows = [f"shapes/train/{name}/{i}.png,picture {i} of {name}" for name in ("round", "angular") for i in range(6)]
+    (data / "captions_good.csv").write_text("\n".join(["file,caption", *rows]) + "\n")
+    (data / "shapes_listed.csv").write_text("\n".join(["file", *(row.partition(",")[0] for row in rows)]) + "\n")
+    rows[3] = "shapes/train/round/33.png,picture 33"
+    (data / "captions.csv").write_text("\n".join(["file,caption", *rows]) + "\n")
+    tags = [f"{row.partition(',')[0]},{'a|b' if i % 2 else 'a'}" for i, row in enumerate(rows) if i != 3]
+    (data / "tags.csv").write_text("\n".join(["file,tags", *tags]) + "\n")
 
 
 def write_parquet(path: Path, columns: dict[str, list[str]]) -> None:

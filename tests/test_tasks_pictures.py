@@ -297,8 +297,11 @@ def test_options_that_are_refused(options, says):
 def test_whether_rows_vary_or_mix(augment, varies, mixes):
     ours = task(augment=augment)
     assert (ours.varies, ours.mixes) == (varies, mixes)
-    pairs = task("image-text-contrastive", augment=augment)
-    assert (pairs.varies, pairs.mixes) == (varies, False)
+    if mixes:
+        with pytest.raises(ValidationError, match="not mixed"):
+            task("image-text-contrastive", augment=augment)
+    else:
+        assert task("image-text-contrastive", augment=augment).varies == varies
 
 
 # What is encoded

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from hfadapt.data.arrow import DatasetTable
 from hfadapt.data.table import Table
-from hfadapt.errors import DataError, Problem
+from hfadapt.errors import DataError, Problem, did_you_mean
 
 
 def splits(path: str, name: str | None, revision: str | None) -> dict[str, tuple[Table, ...]]:
@@ -42,4 +44,12 @@ def _explained(path: str, error: Exception) -> Problem:
         field, hint = "data.name", "Name one of its configurations."
     else:
         hint = "Name local files with a path that starts with './'."
-    return Problem(field=field, says=f"The dataset '{path}' can't be loaded: {reason}.", hint=hint)
+    return Problem(field=field, says=f"The dataset '{path}' can't be loaded: {reason}.", hint=_near(path) or hint)
+
+
+def _near(path: str) -> str:
+    """What a path here was probably meant to be; empty where none is near."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        return ""
+    return did_you_mean(path, (f"{folder}/{name}" for name in os.listdir(folder)), listing=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from hfadapt.errors import HfadaptError, Problem
 from hfadapt.kind import IGNORED, Kind
@@ -66,6 +67,13 @@ class ImageTextContrastive(_pictures.PictureTask):
     def _with_a_place(cls, values: list[str]) -> list[str]:
         return _pictures.checked_templates(values)
 
+    @field_validator("augment")
+    @classmethod
+    def _not_mixed(cls, value: _pictures.Augment) -> _pictures.Augment:
+        if value.mixup or value.cutmix:
+            raise PydanticCustomError("refused", "Pictures with texts are not mixed: no text belongs to a mixture.")
+        return value
+
     def kind(self, target: Sequence[Any], separator: str | None) -> Kind:
         """Always pairs."""
         return "pairs"
@@ -85,12 +93,12 @@ class ImageTextContrastive(_pictures.PictureTask):
         """
         from transformers import AutoProcessor
 
+        processor: Any = None
+        cause: Exception | None = None
         try:
             processor = AutoProcessor.from_pretrained(source.path, **source.options)
         except (OSError, ValueError, KeyError, ImportError) as error:
-            processor, cause = None, error
-        else:
-            cause = None
+            cause = error
         if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
             says = f"'{source.name}' has no processor for pictures and texts that transformers can load."
             raise HfadaptError(Problem(says, "model", hint="Use a CLIP or SigLIP checkpoint.")) from cause
