@@ -216,14 +216,18 @@ def skeleton(
 def _refuse_attention(recipe: Recipe, model: PreTrainedModel) -> None:
     """Stop where the model cannot have the attention kernel that the recipe names, as loading it would."""
     if asked := recipe.model.attn_implementation:
+        hint = "Leave it out, and transformers chooses."
+        # Loading allows it; the first step would not.
+        for name in ("attention_probs_dropout_prob", "attention_dropout") if asked == "flex_attention" else ():
+            if rate := getattr(model.config, name, 0):
+                says = f"{asked} trains without dropout only, and the checkpoint's {name} is {rate}."
+                raise HfadaptError(Problem(says, "model.attn_implementation", hint=hint))
         try:
             model.get_correct_attn_implementation(asked, is_init_check=True)
         except (ValueError, ImportError) as error:
             text = one_line(str(error)).partition(" Please ")[0].rstrip(".")
-            hint = "Leave it out, and transformers chooses."
-            raise HfadaptError(
-                Problem(f"transformers refuses this: {text}.", "model.attn_implementation", hint=hint)
-            ) from error
+            says = f"transformers refuses this: {text}."
+            raise HfadaptError(Problem(says, "model.attn_implementation", hint=hint)) from error
 
 
 def newly_initialised(model: PreTrainedModel, found: Mapping[str, Any], same_labels: bool) -> set[str]:

@@ -290,6 +290,15 @@ def test_a_loss_that_is_no_number_stops_the_run(dry, toy, tmp_path):
     assert not (tmp_path / "run" / "scores.json").exists()
 
 
+def test_rows_that_training_drops_are_judged(dry, toy, tmp_path):
+    train = {"dataloader_drop_last": True, "per_device_train_batch_size": 20, "num_train_epochs": 1}
+    done = carry_out(recipe(dry, toy, train=train), tmp_path / "run")
+    assert len(events(done, "evaluated")) == 1  # Its few rows fill no batch.
+    rows = len(hfadapt.plan(recipe(dry, toy)).data.splits["train"])
+    assert rows % 20
+    assert events(done, "trained")[-1]["step"] == rows // 20
+
+
 def test_early_stopping_ends_a_run_that_gets_no_better(dry, toy, tmp_path):
     train = {"num_train_epochs": 30, "learning_rate": 1e-9, "early_stopping_patience": 2}
     run = carry_out(recipe(dry, toy, train=train), tmp_path / "run")

@@ -28,6 +28,7 @@ from hfadapt.training.watching import Journal, Watch
 
 _OUTCOME = "outcome.pt"
 _SAMPLING = "train_sampling_strategy"
+_DROPPING = "dataloader_drop_last"
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _restore(model: nn.Module, outcome: Path) -> dict[str, dict[str, Any]]:
 
 
 def _arguments(training: Training, folder: Path, steps: int, seed: int) -> TrainingArguments:
-    settled = {k: v for k, v in training.settled.items() if k not in {*EARLY_STOPPING, _SAMPLING}}
+    settled = {k: v for k, v in training.settled.items() if k not in {*EARLY_STOPPING, _SAMPLING, _DROPPING}}
     return TrainingArguments(
         **settled
         | {
@@ -171,6 +172,7 @@ def _trainer(
         earlier=math.ceil(earlier / steps_per_epoch(training.settled, len(training.train), processes)),
         chances=training.chances,
         moments=moments,
+        drop_last=training.settled.get(_DROPPING, False),
         train_dataset=training.train,
         eval_dataset=training.validation,
         data_collator=training.collator,

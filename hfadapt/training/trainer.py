@@ -165,14 +165,16 @@ class StageTrainer(ExactTrainer):
         earlier: int = 0,
         chances: np.ndarray | None = None,
         moments: Mapping[str, dict[str, Any]] | None = None,
+        drop_last: bool = False,
         **rest: Any,
     ):
-        """speeds: factors on the learning rate by parameter name; strategy: the `train_sampling_strategy`,
-        which the Trainer itself must not see, for it would order the rows to evaluate by it too;
+        """speeds: factors on the learning rate by parameter name; strategy: the `train_sampling_strategy`;
+        drop_last: the `dataloader_drop_last`. The Trainer itself must not see these two, for it would order
+        the rows to evaluate, and drop some, too;
         earlier: epochs of earlier stages; chances: of the rows, (rows,);
         moments: optimizer state of an earlier stage by parameter name."""
         self.speeds, self.strategy, self.order_seed, self.chances = speeds, strategy, seed, chances
-        self.moments, self.earlier = dict(moments or {}), earlier
+        self.moments, self.earlier, self.drop_last = dict(moments or {}), earlier, drop_last
         self.optimizer: torch.optim.Optimizer | None
         super().__init__(args=args, **rest)
 
@@ -243,7 +245,7 @@ class StageTrainer(ExactTrainer):
             batch_size=arguments.train_batch_size,
             sampler=order,
             collate_fn=self.data_collator,
-            drop_last=arguments.dataloader_drop_last,
+            drop_last=self.drop_last,
             num_workers=arguments.dataloader_num_workers,
             pin_memory=arguments.dataloader_pin_memory,
             persistent_workers=arguments.dataloader_persistent_workers,
