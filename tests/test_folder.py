@@ -112,6 +112,15 @@ def test_two_runs_never_share_a_folder(here):
     assert len({run.path for run in taken}) == 3
 
 
+def test_a_folder_that_another_run_has_just_taken(here, monkeypatch):
+    """As it looks to a process that saw nothing but a plan's sheet in it a moment ago."""
+    taken = new_run(RECIPE, None)
+    monkeypatch.setattr("hfadapt.folder._held", lambda path: {SHEET})
+    assert new_run(RECIPE, None).path != taken.path
+    with pytest.raises(RunError, match="exists already"):
+        new_run(RECIPE, taken.path)
+
+
 def test_many_at_once(here):
     def take(number: int) -> Path | None:
         if number % 2:
