@@ -21,7 +21,6 @@ from hfadapt import card, judging, settings
 from hfadapt.backbones.base import Anatomy, anatomy
 from hfadapt.errors import HfadaptError
 from hfadapt.folder import Run, clear, new_run, open_run, readable, scores_json
-from hfadapt.judging import REPLICATES
 from hfadapt.methods.base import Stage
 from hfadapt.noise import quiet
 from hfadapt.planning import Plan, last_layers, newly_initialised
@@ -165,10 +164,12 @@ def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
 def _start_head(model: PreTrainedModel, plan: Plan) -> None:
     """Let the head begin with the names of the classes."""
     task: Any = plan.recipe.task
-    asked = ZeroShot.of(plan.source, plan.data.labels.names, task.templates, model.device)
+    device = judging.device()
+    asked = ZeroShot.of(plan.source, plan.data.labels.names, task.templates, device)
     (_, layer), *_ = last_layers(model)
-    train = plan.data.splits["train"]
-    asked.start(model, layer, judging.encode_rows(task, plan.processor, train, plan.data.labels))
+    rows = judging.encode_rows(task, plan.processor, plan.data.splits["train"], plan.data.labels)
+    asked.start(model.to(device), layer, rows, plan.settled["seed"])  # type: ignore[arg-type]
+    model.to("cpu")  # type: ignore[arg-type]
 
 
 def build(plan: Plan) -> tuple[torch.nn.Module, Sequence[Stage]]:
@@ -188,15 +189,17 @@ def judge(model: torch.nn.Module, plan: Plan, split: str, training: Training) ->
         plan.data.splits[split],
         labels,
         loss=training.loss,
-        fresh=lambda: judging.tally(recipe.task, labels, recipe.metrics, seed=seed, replicates=REPLICATES),
-        batch_size=plan.settled["per_device_eval_batch_size"],
+        metrics=recipe.metrics,
+        seed=seed,
+        settled=plan.settled,
         folder=str(training.folder),
     )
 
 
 def save(model: torch.nn.Module, plan: Plan, run: Run) -> None:
     """Weights, configuration and processor into `model/`."""
-    model.config.use_cache = True  # type: ignore[union-attr]
+    if hasattr(model.config, "use_cache"):  # type: ignore[arg-type]
+        model.config.use_cache = True  # type: ignore[union-attr]
     model.save_pretrained(run.model)  # type: ignore[operator]
     plan.processor.save_pretrained(run.model)
     readable(run.model)

@@ -79,7 +79,7 @@ def _version(name: str) -> str:
 
 
 def _device() -> Finding:
-    code = "import torch; print(torch.accelerator.current_accelerator() or 'cpu', torch.accelerator.device_count())"
+    code = "import torch; print(torch.accelerator.current_accelerator(True) or 'cpu', torch.accelerator.device_count())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
         return Finding("device", False, "torch can't be imported; install it anew.")

@@ -322,14 +322,16 @@ def estimate(plan: Plan, processes: int = 1) -> Estimate:
     of gradients between them, and what early stopping saves. On CUDA the memory leaves out the process's
     own; there it was never compared with a measurement.
     """
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     base = psutil.Process().memory_info().rss + _LATER if device.type == "cpu" else 0
     probe, train = Probe(plan, device), batches(plan, "train", processes)
     validation, test = batches(plan, "validation"), batches(plan, "test")
     speed = pace(probe, train, max(map(plan.trainable, plan.stages)))
-    scored = probe.counts(validation.size, validation.longest)
-    token = speed.seconds(scored) / (validation.size * validation.longest)
-    read, extra, moved = reading(probe), scored.peak, set[str]()
+    scored, mean = probe.counts(validation.size, validation.longest), round(validation.mean)
+    at_mean = scored if mean == validation.longest else probe.counts(validation.size, mean)
+    token = speed.seconds(at_mean) / (validation.size * mean)
+    read = reading(probe) / max(1, plan.settled.get("dataloader_num_workers", 0))
+    extra, moved = scored.peak, set[str]()
     seconds = _PER_RUN + validation.seconds(token, read) + test.seconds(token, read)
     for stage, steps in zip(plan.stages, steps_of(plan.stages, plan.steps), strict=True):
         moved |= stage.speeds.keys()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,7 +55,8 @@ def encode_rows(task: Task, processor: Any, rows: Any, labels: Labels, *, seed: 
         targets = rows["label"][:]
     if task.lazy:
         inputs = [role for role, its in task.roles.items() if its.holds != "target" and role in rows.column_names]
-        table = rows.select_columns(inputs).add_column("labels", targets).cast_column("labels", kinds[labels.kind])
+        # A cast of the column would copy every picture into memory.
+        table = rows.select_columns(inputs).add_column("labels", targets, feature=kinds[labels.kind])
         return Rows(table, visit=Visits(task, processor, table, labels, seed, trains))
     encoded = rows.map(
         lambda batch: task.encode(batch, processor),
@@ -64,7 +65,7 @@ def encode_rows(task: Task, processor: Any, rows: Any, labels: Labels, *, seed: 
         load_from_cache_file=False,
     )
     lengths = np.asarray([len(ids) for ids in encoded["input_ids"]])
-    return Rows(encoded.add_column("labels", targets).cast_column("labels", kinds[labels.kind]), lengths)
+    return Rows(encoded.add_column("labels", targets, feature=kinds[labels.kind]), lengths)
 
 
 def tally(task: Task, labels: Labels, metrics: Any, *, seed: int, replicates: int) -> Any:
@@ -83,13 +84,15 @@ def judge(
     labels: Labels,
     *,
     loss: ExactLoss,
-    fresh: Callable[[], Any],
-    batch_size: int,
+    metrics: Sequence[str],
+    seed: int,
+    settled: Mapping[str, Any],
     folder: str,
 ) -> Judged:
-    """How a model does on rows, with intervals; fresh: makes an empty tally."""
+    """How a model does on rows, with intervals; metrics: of the `evaluate` library; settled: training arguments."""
+    fresh: Callable[[], Any] = partial(tally, task, labels, metrics, seed=seed, replicates=REPLICATES)
     if labels.kind == "pairs" and labels.names:
-        fresh = _with_classes(model, task, processor, rows, labels, fresh)
+        fresh = _with_classes(model, task, processor, rows, labels, fresh, seed)
     encoded = encode_rows(task, processor, rows, labels)
     return evaluate(
         model,
@@ -97,17 +100,22 @@ def judge(
         loss=loss,
         tally=fresh,
         collator=task.collator(processor),
-        batch_size=batch_size,
+        settled=settled,
         folder=folder,
     )
 
 
 def _with_classes(
-    model: Any, task: Any, processor: Any, rows: Any, labels: Labels, fresh: Callable[[], Any]
+    model: Any, task: Any, processor: Any, rows: Any, labels: Labels, fresh: Callable[[], Any], seed: int
 ) -> Callable[[], Any]:
     asked = zero_shot.ZeroShot(model, processor.tokenizer, labels.names, task.templates)
     class_of = {i: label for i, label in zip(rows["_image"], rows["label"], strict=True) if label >= 0}
-    return lambda: zero_shot.WithZeroShot(fresh(), asked, class_of, Tally("label", labels.names, replicates=REPLICATES))
+
+    def both() -> zero_shot.WithZeroShot:
+        its = Tally("label", labels.names, replicates=REPLICATES, seed=seed)
+        return zero_shot.WithZeroShot(fresh(), asked, class_of, its)
+
+    return both
 
 
 def compare(plan: Plan) -> dict[str, Scores]:
@@ -149,7 +157,7 @@ def _pictures(plan: Plan) -> dict[str, Scores]:
         pixels.picture_baselines(labels.kind, labels.names, pictures["train"], judged, seed=seed, replicates=REPLICATES)
     )
     if labels.kind == "label" and knows_texts(plan.config):
-        asked = zero_shot.ZeroShot.of(plan.source, labels.names, task.templates, _device())  # type: ignore[attr-defined]
+        asked = zero_shot.ZeroShot.of(plan.source, labels.names, task.templates, device())  # type: ignore[attr-defined]
         found["zero-shot"] = {
             split: asked.scores(encode(plan, split), Tally("label", labels.names, replicates=REPLICATES, seed=seed))
             for split in JUDGED
@@ -160,12 +168,12 @@ def _pictures(plan: Plan) -> dict[str, Scores]:
 def _pairs(plan: Plan) -> dict[str, Scores]:
     """Chance, and the backbone as it came."""
     task, labels, seed = plan.recipe.task, plan.data.labels, plan.settled["seed"]
-    model: Any = task.model(plan.source, plan.config, dtype=torch.float32)[0].to(_device()).eval()
+    model: Any = task.model(plan.source, plan.config, dtype=torch.float32)[0].to(device()).eval()
     found: dict[str, dict[str, Mapping[str, Score]]] = {"chance": {}, "zero-shot": {}}
     for split in JUDGED:
         rows = plan.data.splits[split]
         fresh = partial(tally, task, labels, (), seed=seed, replicates=REPLICATES)
-        streamed = (_with_classes(model, task, plan.processor, rows, labels, fresh) if labels.names else fresh)()
+        streamed = (_with_classes(model, task, plan.processor, rows, labels, fresh, seed) if labels.names else fresh)()
         for batch, targets in zero_shot.batches(encode(plan, split), task.collator(plan.processor)):
             with torch.no_grad():
                 outputs = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
@@ -186,5 +194,6 @@ def draw(plan: Plan, judged: Judged, run: Run) -> None:
         drawing.worst(run.path / "mistakes.png", [opened(cell) for cell in rows["image"]], told)
 
 
-def _device() -> torch.device:
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+def device() -> torch.device:
+    """The accelerator, where this machine has one; torch alone tells what it was built for."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

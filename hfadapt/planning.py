@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfadapt import settings
 from hfadapt.backbones._source import load_config, locate
-from hfadapt.backbones.base import Anatomy, Source, anatomy
+from hfadapt.backbones.base import Anatomy, Source, anatomy, family_of
 from hfadapt.data.loading import Finding, Loaded, load
 from hfadapt.errors import HfadaptError, Problem, RecipeError, count, did_you_mean, one_line
 from hfadapt.methods.base import Stage
@@ -100,7 +100,8 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
     if problems:
         raise HfadaptError(*problems)
     task.configure(config, data.labels)
-    config.use_cache = False
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
     # Nothing of a model that tells pairs apart depends on the labels.
     same_labels = data.labels.kind == "pairs" or own == list(data.labels.names)
     settled = settings.resolve(recipe.train, task.score(data.labels.kind), _direction)
@@ -139,10 +140,11 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
 
 
 def knows_texts(config: PreTrainedConfig) -> bool:
-    """Whether a checkpoint has two towers, for pictures and for texts."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
-
-    return config.model_type in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    """Whether a checkpoint has two towers that meet in one space, as CLIP's and SigLIP's do."""
+    family = family_of(config.model_type)
+    alike = hasattr(config, "logit_scale_init_value") or bool(family and family.modality == "image-text")
+    # A classifier made of such a checkpoint keeps its configuration and not its texts.
+    return alike and not any("Classification" in name for name in config.architectures or ())
 
 
 def _refuse_lone_tower(recipe: Recipe, source: Source, config: PreTrainedConfig) -> None:
@@ -344,6 +346,15 @@ def _misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes
     if getattr(recipe.task, "head", "new") == "zero-shot" and data.labels.kind != "label":
         says = "A head that starts from the names of the classes needs one label a row."
         problems.append(Problem(says, "task.head", recipe.origin("task.head")))
+    if data.labels.kind == "pairs":
+        ignored = {"train.label_smoothing_factor": settled.get("label_smoothing_factor"), "metrics": recipe.metrics}
+        for field in (field for field, value in ignored.items() if value):
+            says = "Pairs of pictures and texts are trained and judged without it."
+            problems.append(Problem(says, field, recipe.origin(field), "Remove it."))
+    if recipe.task.lazy and recipe.model.dtype != "float32":
+        says = "Models of pictures are held in float32 here; their processors give nothing else."
+        hint = "Compute in half precision with `train.bf16: true` instead."
+        problems.append(Problem(says, "model.dtype", recipe.origin("model.dtype"), hint))
     if recipe.data.sampling == "balanced" and data.labels.kind != "label":
         says = "Balanced sampling needs one label a row."
         problems.append(Problem(says, "data.sampling", recipe.origin("data.sampling")))

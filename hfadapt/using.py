@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ def _model(run: Run, recipe: Recipe) -> tuple[Any, Any]:
     source = Source(recipe.name, str(run.model))
     config = AutoConfig.from_pretrained(run.model)
     model, _ = recipe.task.model(source, config)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     return model.to(device).eval(), recipe.task.processor(source, config)  # type: ignore[arg-type]
 
 
@@ -50,7 +49,7 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
     # Looked at before the imports below, which cost seconds.
     run = run if isinstance(run, Run) else open_run(run)
     recipe = _recipe(run, overrides)
-    from hfadapt import judging
+    from hfadapt import judging, settings
     from hfadapt.data.loading import load
     from hfadapt.noise import quiet
     from hfadapt.training.trainer import ExactLoss
@@ -71,8 +70,9 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
                 data.splits[split],
                 labels,
                 loss=ExactLoss(task, labels),
-                fresh=partial(judging.tally, task, labels, recipe.metrics, seed=seed, replicates=judging.REPLICATES),
-                batch_size=int(recipe.train.get("per_device_eval_batch_size", 32)),
+                metrics=recipe.metrics,
+                seed=seed,
+                settled=settings.resolve(recipe.train, task.score(labels.kind), lambda _: True),
                 folder=str(run.path),
             ).scores
             for split in judging.JUDGED

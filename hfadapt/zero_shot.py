@@ -37,6 +37,7 @@ class ZeroShot:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, names: Sequence[str], templates: Sequence[str]):
         self.model = model.eval()
+        self.scale = float(model.logit_scale.detach().exp())  # type: ignore[operator,union-attr]
         with torch.no_grad():
             self.classes = torch.stack([self._class(tokenizer, name, templates) for name in names])
         """(classes, dimensions), of unit length."""
@@ -46,7 +47,7 @@ class ZeroShot:
         """The untouched checkpoint.
 
         Raises:
-            HfadaptError: it has no tokenizer.
+            HfadaptError: it has no tokenizer, or lacks weights of a tower, as a classifier that was made of it does.
         """
         from transformers import AutoModelForZeroShotImageClassification, AutoTokenizer
 
@@ -55,9 +56,12 @@ class ZeroShot:
         except (OSError, ValueError, KeyError) as error:
             says = f"'{source.name}' has no tokenizer that transformers can load, so it can't be asked for classes."
             raise HfadaptError(Problem(says, "model")) from error
-        model = AutoModelForZeroShotImageClassification.from_pretrained(
-            source.path, dtype=torch.float32, use_safetensors=True, **source.options
+        model, found = AutoModelForZeroShotImageClassification.from_pretrained(
+            source.path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **source.options
         )
+        if found["missing_keys"]:
+            says = f"'{source.name}' lacks weights that join pictures and texts, so it can't be asked for classes."
+            raise HfadaptError(Problem(says, "model"))
         limit = model.config.text_config.max_position_embeddings
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
         return cls(model.to(device), tokenizer, names, templates)
@@ -76,7 +80,7 @@ class ZeroShot:
 
     def of_embeddings(self, embeddings: Tensor) -> Tensor:
         """embeddings: of pictures, of unit length, (rows, dimensions) → logits (rows, classes)."""
-        return embeddings @ self.classes.T * self.model.logit_scale.exp()  # type: ignore[operator,union-attr]
+        return embeddings @ self.classes.T * self.scale
 
     def scores(self, rows: Rows, tally: Tally) -> dict[str, Score]:
         """The scores on rows with one label each."""
@@ -85,7 +89,7 @@ class ZeroShot:
             tally.add(chances.astype(np.float64), targets)
         return tally.scores()
 
-    def start(self, model: nn.Module, layer: nn.Linear, rows: Rows) -> None:
+    def start(self, model: nn.Module, layer: nn.Linear, rows: Rows, seed: int = 0) -> None:
         """Give a classifier's last layer the answers of the classes' names to start from.
 
         The Auto classes' heads read another pooling of the tower than the one that the texts were trained
@@ -97,7 +101,7 @@ class ZeroShot:
         was, goals = model.training, []
         model.eval()
         with torch.no_grad():
-            for batch, _ in batches(rows, stack, _MOST_ROWS):
+            for batch, _ in batches(rows, stack, _drawn(len(rows), seed)):
                 model(pixel_values=batch["pixel_values"].to(layer.weight.device))
                 goals.append(self.logits(batch["pixel_values"]).double().cpu())
         hook.remove()
@@ -143,10 +147,17 @@ class WithZeroShot:
         return {**self.pairs.scores(), **named}
 
 
-def batches(rows: Rows, collate: Any, most: int | None = None) -> Iterator[tuple[dict[str, Tensor], np.ndarray]]:
-    """Inputs and targets of the rows, or of the first of them, a few at a time."""
-    end = len(rows) if most is None else min(most, len(rows))
-    for start in range(0, end, _AT_ONCE):
-        batch = collate(rows.__getitems__(range(start, min(start + _AT_ONCE, end))))
+def _drawn(rows: int, seed: int) -> list[int]:
+    """Places of the rows that a head is fitted to; the first ones may all be of one class."""
+    return sorted(np.random.default_rng([seed, 5]).permutation(rows)[:_MOST_ROWS].tolist())
+
+
+def batches(
+    rows: Rows, collate: Any, places: Sequence[int] | None = None
+) -> Iterator[tuple[dict[str, Tensor], np.ndarray]]:
+    """Inputs and targets of the rows, or of those at some places, a few at a time."""
+    places = range(len(rows)) if places is None else places
+    for start in range(0, len(places), _AT_ONCE):
+        batch = collate(rows.__getitems__(places[start : start + _AT_ONCE]))
         targets = batch.pop("labels").numpy()
         yield batch, targets

@@ -321,21 +321,30 @@ LONG = "two hours late and nobody said why " * 20
 def test_long_texts_are_cut_and_only_siglips_are_padded_to_the_full_length(kind, backbone):
     from PIL import Image
 
-    ours = task("image-text-contrastive", max_length=12)
+    limit = 12 if kind == "clip" else 64
+    ours = task("image-text-contrastive", **({"max_length": 12} if kind == "clip" else {}))
     processor = processor_of(ours, backbone(kind))
-    rows = {"image": [Image.new("RGB", (40, 20)), Image.new("RGB", (9, 90))], "text": ["soup", LONG]}
-    assert ours.limit(processor) == 12 and ours.lengths(rows, processor)[1] > 60
+    rows = {"image": [Image.new("RGB", (40, 20)), Image.new("RGB", (9, 90))], "text": ["soup", LONG + LONG]}
+    assert ours.limit(processor) == limit and ours.lengths(rows, processor)[1] > 64
     encoded = ours.encode(rows, processor)
     lengths = [len(tokens) for tokens in encoded["input_ids"]]
-    assert lengths[1] == 12 and (lengths[0] == 12) == (kind == "siglip")
+    assert lengths[1] == limit and (lengths[0] == limit) == (kind == "siglip")
     assert ("attention_mask" in encoded) == (kind == "clip")
     assert len(set(encoded["input_ids"][1])) > 5, "a tokenizer that knows no word would make every test pass"
     together = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
     batch = ours.collator(processor)([row | {"labels": [i, i]} for i, row in enumerate(together)])
     assert batch["pixel_values"].shape == (2, 3, 32, 32) and batch["labels"].tolist() == [[0, 0], [1, 1]]
-    assert batch["input_ids"].shape == (2, 12)
+    assert batch["input_ids"].shape == (2, limit)
     short = ours.collator(processor)([row | {"labels": [0, 0]} for row in together[:1]])
     assert short["input_ids"].shape[1] == lengths[0]
+
+
+def test_another_length_of_a_siglips_texts_is_refused(backbone):
+    """It reads the last place of a text, and the pipeline pads to its own length."""
+    from hfadapt.errors import HfadaptError
+
+    with pytest.raises(HfadaptError, match="have one length, 64 tokens"):
+        processor_of(task("image-text-contrastive", max_length=12), backbone("siglip"))
 
 
 def test_the_limit_is_the_backbones_unless_a_shorter_one_is_asked_for(backbone):

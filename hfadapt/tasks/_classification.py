@@ -103,16 +103,20 @@ class Classification(Task):
                 correct = logits.softmax(-1).gather(1, targets.clamp(min=0)[:, None])[:, 0]
                 losses = losses * (1 - correct) ** self.loss.focal
             return losses if weights is None else losses * weights[targets.clamp(min=0)]
-        real = targets != IGNORED
         goal = targets.clamp(min=0).float()
-        losses = functional.binary_cross_entropy_with_logits(
-            logits, goal * (1 - smoothing) + smoothing / 2, reduction="none"
-        )
-        if self.loss.focal:
-            losses = losses * (goal - logits.sigmoid()).abs() ** self.loss.focal
-        if weights is not None:
-            losses = losses * torch.where(goal > 0, weights, 1.0)
-        return torch.where(real, losses, 0.0)
+        # A mixed row has shares of both: the losses are mixed, each with its own factors.
+        losses = (1 - goal) * self._of_each(logits, 0.0, smoothing)
+        losses = losses + goal * self._of_each(logits, 1.0, smoothing) * (1.0 if weights is None else weights)
+        return torch.where(targets == IGNORED, 0.0, losses)
+
+    def _of_each(self, logits: Tensor, goal: float, smoothing: float) -> Tensor:
+        """Binary cross-entropy with every label present (1) or absent (0): the shape of logits."""
+        import torch
+        from torch.nn import functional
+
+        goals = torch.full_like(logits, goal * (1 - smoothing) + smoothing / 2)
+        losses = functional.binary_cross_entropy_with_logits(logits, goals, reduction="none")
+        return losses * (goal - logits.sigmoid()).abs() ** self.loss.focal if self.loss.focal else losses
 
     def _of_shares(self, logits: Tensor, shares: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
         """The share of each label in a row times the loss of that label: (rows, labels), its mean the rows' mean."""

@@ -31,7 +31,7 @@ class Augment(Section):
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Turn by up to so many degrees either way."""
     rand_augment: Annotated[int, Field(ge=1, le=30)] | None = None
-    """RandAugment (Cubuk et al. 2019, https://arxiv.org/abs/1909.13719): two operations of this magnitude."""
+    """RandAugment (Cubuk et al. 2019, https://arxiv.org/abs/1909.13719): two operations of up to this strength."""
     trivial_augment: bool = False
     """TrivialAugment (Müller and Hutter 2021, https://arxiv.org/abs/2103.10158): one operation of random strength."""
     colour: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -84,33 +84,50 @@ def image_processor(source: Source) -> Any:
     from transformers import AutoImageProcessor
 
     try:
-        return AutoImageProcessor.from_pretrained(source.path, **source.options)
+        processor = AutoImageProcessor.from_pretrained(source.path, **source.options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         needs = " without torchvision" if isinstance(error, ImportError) else ""
         says = f"'{source.name}' has no image processor that transformers can load{needs}."
         hint = "Save one into its folder (preprocessor_config.json)."
         raise HfadaptError(Problem(says, "model", hint=hint)) from error
+    check_size(processor, source)
+    return processor
 
 
-def picture_size(processor: Any) -> tuple[int, int]:
-    """The height and width, in pixels, of what an image processor hands to the model."""
+def check_size(processor: Any, source: Source) -> None:
+    """Refuse a processor whose pictures keep their shapes: they can't be stacked.
+
+    Raises:
+        HfadaptError: a square picture and a wide one come out in different sizes.
+    """
+    if picture_size(processor) != picture_size(processor, width=160):
+        says = f"The image processor of '{source.name}' gives pictures of different sizes."
+        hint = "Set do_center_crop, or a size with height and width, in its preprocessor_config.json."
+        raise HfadaptError(Problem(says, "model", hint=hint))
+
+
+def picture_size(processor: Any, width: int = 64) -> tuple[int, int]:
+    """The height and width, in pixels, of what an image processor makes of a picture 64 pixels high."""
     from PIL import Image
 
-    return tuple(pixels([Image.new("RGB", (64, 64))], processor)[0].shape[1:])  # type: ignore[return-value]
+    return tuple(pixels([Image.new("RGB", (width, 64))], processor)[0].shape[1:])  # type: ignore[return-value]
 
 
-def pixels(pictures: Sequence[Any], processor: Any) -> list[np.ndarray]:
+def pixels(pictures: Sequence[Any], processor: Any, *, cropped: bool = False) -> list[np.ndarray]:
     """Model inputs of pictures, (3, height, width) float32 each.
 
-    pictures: cells, or RGB pictures of Pillow.
+    pictures: cells, or RGB pictures of Pillow; cropped: whether the latter have the model's size already, and the
+    processor is not to take their middle once more.
 
     Raises:
         DataError: a picture can't be read any more.
     """
     images = getattr(processor, "image_processor", processor)
-    # Without the format an array 3 pixels high would be taken for one with its channels first.
-    encoded = images([opened(one) for one in pictures], return_tensors="np", input_data_format="channels_last")
-    return list(encoded["pixel_values"])
+    done = cropped and not any(isinstance(one, Mapping) for one in pictures) and hasattr(images, "do_resize")
+    # That of timm's models gives tensors only, and takes no further arguments.
+    options = {"do_resize": False, "do_center_crop": False} if done else {}
+    encoded = images([opened(one) for one in pictures], return_tensors="pt", **options)
+    return list(encoded["pixel_values"].numpy())
 
 
 def opened(cell: Any) -> Any:
@@ -137,9 +154,9 @@ def mixed(
 
     from hfadapt.data.augmenting import mix
 
-    made = []
+    ways: tuple[tuple[Literal["mixup", "cutmix"], float], ...] = (("mixup", augment.mixup), ("cutmix", augment.cutmix))
+    kinds, made = [(kind, alpha) for kind, alpha in ways if alpha], []
     for row, other, draw in zip(rows, others, draws, strict=True):
-        kinds = [(kind, alpha) for kind in ("mixup", "cutmix") if (alpha := getattr(augment, kind))]
         kind, alpha = kinds[int(draw.integers(len(kinds)))]
         picture, share = mix(kind, alpha, row["pixel_values"], other["pixel_values"], draw)
         both = [_shares(one["labels"], labels) for one in (row, other)]
@@ -167,7 +184,8 @@ def stack(rows: list[Encoded]) -> dict[str, Any]:
 
     batch: dict[str, Any] = {"pixel_values": torch.from_numpy(np.stack([row["pixel_values"] for row in rows]))}
     if "labels" in rows[0]:
-        batch["labels"] = torch.from_numpy(np.stack([np.asarray(row["labels"]) for row in rows]))
+        targets = torch.from_numpy(np.stack([np.asarray(row["labels"]) for row in rows]))
+        batch["labels"] = targets.float() if targets.is_floating_point() else targets
     return batch
 
 

@@ -60,6 +60,12 @@ class ImageClassification(_pictures.PictureTask, Classification):
     def _with_a_place(cls, values: list[str]) -> list[str]:
         return _pictures.checked_templates(values)
 
+    def configure(self, config: PreTrainedConfig, labels: Labels) -> None:
+        """Also under the name by which a configuration of timm's models keeps its labels."""
+        super().configure(config, labels)
+        if hasattr(config, "label_names"):
+            config.label_names = list(config.id2label.values())
+
     @property
     def mixes(self) -> bool:
         """Whether mixup or CutMix is asked for."""
@@ -77,7 +83,7 @@ class ImageClassification(_pictures.PictureTask, Classification):
 
     def encode(self, rows: Columns, processor: Any) -> dict[str, list[Any]]:
         """`pixel_values` of each row, (3, height, width)."""
-        return {"pixel_values": _pictures.pixels(rows["image"], processor)}
+        return {"pixel_values": _pictures.pixels(rows["image"], processor, cropped=bool(self.augment.crop))}
 
     def collator(self, processor: Any) -> Callable[[list[Encoded]], dict[str, Any]]:
         """Stacks the rows of a batch."""

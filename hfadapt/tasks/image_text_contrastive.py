@@ -102,8 +102,12 @@ class ImageTextContrastive(_pictures.PictureTask):
         if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
             says = f"'{source.name}' has no processor for pictures and texts that transformers can load."
             raise HfadaptError(Problem(says, "model", hint="Use a CLIP or SigLIP checkpoint.")) from cause
+        _pictures.check_size(processor, source)
         positions = config.text_config.max_position_embeddings
         most = min(processor.tokenizer.model_max_length, positions)
+        if self.max_length and "attention_mask" not in processor.tokenizer.model_input_names:
+            says = f"The texts of '{source.name}' have one length, {most} tokens; another would change its answers."
+            raise HfadaptError(Problem(says, "task.max_length", hint="Remove it."))
         if self.max_length and self.max_length > most:
             says = f"{self.max_length} is more than the {most} tokens that '{source.name}' takes."
             raise HfadaptError(Problem(says, "task.max_length"))
@@ -121,7 +125,8 @@ class ImageTextContrastive(_pictures.PictureTask):
 
     def encode(self, rows: Columns, processor: Any) -> dict[str, list[Any]]:
         """`pixel_values`, (3, height, width), and the tokens of the text."""
-        return {"pixel_values": _pictures.pixels(rows["image"], processor), **tokens(rows["text"], processor.tokenizer)}
+        pixels = _pictures.pixels(rows["image"], processor, cropped=bool(self.augment.crop))
+        return {"pixel_values": pixels, **tokens(rows["text"], processor.tokenizer)}
 
     def collator(self, processor: Any) -> Callable[[list[Encoded]], dict[str, Any]]:
         """Stacks the pictures and pads the texts of a batch."""

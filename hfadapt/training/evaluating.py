@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from hfadapt.scoring.tally import Score
 from hfadapt.training.rows import Rows
 from hfadapt.training.trainer import ExactLoss, ExactTrainer, Miss, StreamedScores
 
+_THEIRS = ("per_device_eval_batch_size", "dataloader_num_workers", "dataloader_prefetch_factor", "bf16", "fp16", "tf32")
 WORST = 24
 """How many of the worst mistakes are remembered."""
 
@@ -30,13 +32,21 @@ class Judged:
 
 
 def evaluate(
-    model: nn.Module, rows: Rows, *, loss: ExactLoss, tally: Any, collator: Any, batch_size: int, folder: str
+    model: nn.Module,
+    rows: Rows,
+    *,
+    loss: ExactLoss,
+    tally: Any,
+    collator: Any,
+    settled: Mapping[str, Any],
+    folder: str,
 ) -> Judged:
-    """How a model does on encoded rows; tally: makes an empty Tally."""
+    """How a model does on encoded rows; tally: makes an empty Tally; settled: training arguments, of which those
+    that say how rows are loaded and in which precision they are computed count here too."""
     on_device = torch.accelerator.is_available()
     arguments = TrainingArguments(
+        **{name: value for name, value in settled.items() if name in _THEIRS},
         output_dir=folder,
-        per_device_eval_batch_size=batch_size,
         use_cpu=not on_device,
         dataloader_pin_memory=on_device,
         batch_eval_metrics=True,
