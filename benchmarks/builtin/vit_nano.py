@@ -6,8 +6,9 @@
 
 It learns three things at once: which shape of fractals.py a picture shows; from each patch, which of its pixels the
 shape covers; and how the shape looks by itself, upright and in the middle. The last two come free where pictures are
-drawn, and make a short training learn more. The second lesson has other shapes. One thread, half an hour. The same
-machine and versions give the same weights, whatever else runs; another machine may round differently.
+drawn, and make a short training learn more. The second lesson has other shapes. One thread, some twenty minutes of
+processor time. The same machine and versions give the same weights, whatever else runs; another machine may round
+differently.
 """
 
 from __future__ import annotations
