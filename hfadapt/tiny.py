@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def checkpoint(
     # Where a kind has several classes for one task, transformers looks for their names here.
     made.architectures = made.architectures or []
     model = getattr(transformers, auto_class).from_config(made)
-    _settle(model)
+    settle(model)
     model.save_pretrained(folder)
     return Path(folder)
 
@@ -72,6 +73,32 @@ def image_processor(model_type: str, side: int = _SIDE) -> Any:
     return made(**{name: dict.fromkeys(size, side) for name, size in sizes.items() if size})
 
 
+def settle(model: Any, side: int = _SIDE) -> None:
+    """Give a model what only pretraining gives it, and without which it could hardly learn.
+
+    The temperature and the bias of a SigLIP start where its paper starts them (section 3.2,
+    https://arxiv.org/abs/2303.15343). Batch norms get the statistics of random blots, as a pretrained model's
+    are those of its pictures; side: of the blots, in pixels.
+    """
+    import torch
+    from torch import nn
+
+    if hasattr(model, "logit_bias"):
+        nn.init.constant_(model.logit_scale, math.log(10))
+        nn.init.constant_(model.logit_bias, -10)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
+    momentum = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # the mean over all that it sees
+    blots = nn.functional.interpolate(torch.randn(64, 3, 4, 4), size=(side, side), mode="bilinear")
+    with torch.no_grad():
+        model.train()(pixel_values=blots)
+    for norm, before in zip(norms, momentum, strict=True):
+        norm.momentum = before
+
+
 def _tokenizer_of(model_type: str, family: Family, texts: Sequence[str]) -> Any:
     if family.modality == "text":
         return tokenizer(texts, decoder=model_type in _DECODERS)
@@ -80,24 +107,6 @@ def _tokenizer_of(model_type: str, family: Family, texts: Sequence[str]) -> Any:
     # A text tower that reads the last position sees the padding, so it is given no mask.
     inputs = ["input_ids"] if family.fixed_length else ["input_ids", "attention_mask"]
     return tokenizer(texts, special=special, model_input_names=inputs)
-
-
-def _settle(model: Any) -> None:
-    """Give batch norms the statistics of random blots, as a pretrained model's are those of its pictures."""
-    import torch
-    from torch import nn
-
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not norms:
-        return
-    momentum = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # the mean over all that it sees
-    blots = nn.functional.interpolate(torch.randn(64, 3, 4, 4), size=(_SIDE, _SIDE), mode="bilinear")
-    with torch.no_grad():
-        model.train()(pixel_values=blots)
-    for norm, before in zip(norms, momentum, strict=True):
-        norm.momentum = before
 
 
 def tokenizer(

@@ -1,45 +1,22 @@
-"""Promises × families: adapts, learns, saves, and plain transformers reloads the same logits."""
+"""Promises × families that read: adapts, learns, leaves alone what is frozen, and reloads anywhere."""
 
 from __future__ import annotations
 
 import csv
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import hfadapt
-from hfadapt import discover
-from hfadapt.backbones.base import Family
-from hfadapt.methods.base import Adaptation
-from hfadapt.recipe import Recipe
 
-KINDS = sorted(
-    f.model_types[0] for f in discover.facts("hfadapt.backbones", Family).values() if f.modality == "text"
-)
-METHODS = sorted(discover.variants("hfadapt.methods", Adaptation))
-OPTIONS = {"partial": {"top": 1}, "lora": {"r": 2}}
+from . import promises
 
-RELOAD = """
-import json, sys
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
-import torch
-found = {}
-for folder in sys.argv[2:]:
-    model, info = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    texts = json.load(open(sys.argv[1]))
-    with torch.no_grad():
-        logits = model.eval()(**tokenizer(texts, truncation=True, padding=True, return_tensors="pt")).logits
-    answers = pipeline("text-classification", folder)(texts, truncation=True)
-    labels = [a["label"] for a in answers]
-    found[folder] = {"logits": logits.tolist(), "missing": sorted(info["missing_keys"]), "labels": labels}
-assert "hfadapt" not in sys.modules
-json.dump(found, sys.stdout)
-"""
+TASK = "text-classification"
+KINDS = sorted(f.model_types[0] for f in promises.FAMILIES if f.modality == "text")
+TRAIN = {"full": (20, 4e-3), "linear-probe": (80, 1e-2), "lora": (30, 2e-2)}
+"""Steps and learning rate by method; those of `full` for others."""
+LABELS = ["bad", "good"]
 
 
 def auto_class(kind: str) -> str:
@@ -47,96 +24,77 @@ def auto_class(kind: str) -> str:
     return "AutoModelForCausalLM" if kind in {"gpt2", "llama"} else "AutoModelForMaskedLM"
 
 
-def run_of(kind: str, method: str, backbone, few: Path, folder: Path):
-    options = OPTIONS.get(method, {})
-    rate, steps = {"linear-probe": (1e-2, 80), "lora": (2e-2, 30)}.get(method, (4e-3, 20))
-    recipe = Recipe(
-        task="text-classification",
-        model=str(backbone(kind, auto_class(kind))),
-        data={"path": str(few), "text": "text", "label": "label"},
-        adapt={"method": method, **options},
-        train={
-            "max_steps": steps,
-            "learning_rate": rate,
-            "per_device_train_batch_size": 16,
-            "logging_steps": 1,
-            "warmup_steps": 0,
-            "eval_strategy": "no",
-            "save_strategy": "no",
-        },
-    )
-    made = hfadapt.plan(recipe)
-    return made, hfadapt.adapt(made, folder / f"{kind}-{method}")
+@pytest.fixture(scope="module")
+def rows(few: Path, tmp_path_factory):
+    """The file of the train and then the test rows, and these rows."""
+    every = []
+    for split in ("train", "test"):
+        with (few / f"{split}.csv").open(encoding="utf-8") as file:
+            every += list(csv.DictReader(file))
+    path = tmp_path_factory.mktemp("rows") / "all.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(every[0]))
+        writer.writeheader()
+        writer.writerows(every)
+    return path, every
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def runs(request, backbone, few, tmp_path_factory):
     """A finished run of every method on one family."""
-    folder = tmp_path_factory.mktemp(request.param)
-    return {method: run_of(request.param, method, backbone, few, folder) for method in METHODS}
+    out, made = tmp_path_factory.mktemp(request.param), {}
+    checkpoint = backbone(request.param, auto_class(request.param))
+    data = {"path": str(few), "text": "text", "label": "label"}
+    for method in promises.METHODS:
+        steps, rate = TRAIN.get(method, TRAIN["full"])
+        train = {"max_steps": steps, "learning_rate": rate}
+        made[method] = promises.adapt(TASK, checkpoint, data, method, out / method, **train)
+    return made
+
+
+@pytest.fixture(scope="module")
+def answers(runs, rows, plainly):
+    """What plain transformers makes of all rows by each of the models."""
+    _, every = rows
+    texts = [row["text"] for row in every]
+    return {method: plainly(TASK, folder=str(done.run.model), texts=texts) for method, done in runs.items()}
 
 
 def test_there_is_something_to_test():
     assert len(KINDS) >= 9
-    assert {"full", "linear-probe", "partial", "lora"} <= set(METHODS)
+    assert {"full", "linear-probe", "partial", "lora"} <= set(promises.METHODS)
 
 
-def test_learns(runs, few):
+def test_learns(runs, answers, rows):
     """The rows that it was trained on surprise it less than a coin's tosses would, by more than rounding."""
-    with (few / "train.csv").open(encoding="utf-8") as file:
-        labels = [row["label"] for row in csv.DictReader(file)]
-    for method, (_, run) in runs.items():
-        answers = hfadapt.predict(run, few / "train.csv")
-        given = [
-            a["probability"] if a["label"] == y else 1 - a["probability"] for a, y in zip(answers, labels, strict=True)
-        ]
-        assert -np.mean(np.log(given)) < np.log(2) - 1e-3, method
+    labels = [LABELS.index(row["label"]) for row in rows[1][:16]]
+    for method in runs:
+        assert promises.surprise(answers[method]["logits"][:16], labels) < np.log(2) - 1e-3, method
 
 
-def test_every_new_tensor_trains(runs):
-    for method, (made, _) in runs.items():
-        moving = {name for stage in made.stages for name in stage.speeds}
-        for name in made.anatomy.head:
-            owner = name.rpartition(".")[0]
-            assert name in moving or any(owner in n and "modules_to_save" in n for n in moving), (method, name)
+def test_what_trains_changes_and_nothing_else(runs):
+    """Bit for bit."""
+    plan = runs["full"].plan
+    came = promises.state(promises.loaded(plan, plan.source.path))
+    for done in runs.values():
+        promises.check_what_moves(done, came)
 
 
-def test_plain_transformers_reloads_the_same_logits_and_labels(runs, toy, tmp_path):
-    """In a fresh process that never hears of hfadapt."""
-    with toy.open(encoding="utf-8") as file:
-        texts = [row["text"] for row in csv.DictReader(file)][:12]
-    (tmp_path / "texts.json").write_text(json.dumps(texts))
-    folders = [str(run.model) for _, run in runs.values()]
-    done = subprocess.run(
-        [sys.executable, "-c", RELOAD, str(tmp_path / "texts.json"), *folders], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
-    for method, (_, run) in runs.items():
-        plain = found[str(run.model)]
-        assert plain["missing"] == [], method
-        assert set(plain["labels"]) <= {"good", "bad"}, method
-        ours = list(hfadapt.predict(run, tmp_path / "texts.jsonl"))
-        logits = np.array(plain["logits"])
-        probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-        assert [a["label"] for a in ours] == plain["labels"], method
-        assert np.allclose([a["probability"] for a in ours], probabilities.max(-1), atol=1e-5), method
+def test_plain_transformers_reloads_the_same_model(runs, answers):
+    """In a fresh process: every tensor found, logits as before saving."""
+    for method, done in runs.items():
+        assert answers[method]["wrong"] == [], method
+        assert np.allclose(answers[method]["logits"], done.end.logits, atol=1e-5), method
 
 
-def test_an_adapter_reloads_through_peft_with_the_same_logits(runs, backbone):
-    """Merged within 1e-5 of the adapter, head included."""
-    import peft
-    import torch
-    from transformers import AutoModelForSequenceClassification
+def test_predict_says_what_the_pipeline_says(runs, answers, rows):
+    """Real names of labels, and probabilities within 1e-5."""
+    for method, done in runs.items():
+        ours, plain = list(hfadapt.predict(done.run, rows[0])), answers[method]["answers"]
+        assert [a["label"] for a in ours] == [a["label"] for a in plain], method
+        assert {a["label"] for a in ours} <= set(LABELS), method
+        assert np.allclose([a["probability"] for a in ours], [a["score"] for a in plain], atol=1e-5), method
 
-    from hfadapt.noise import quiet
 
-    made, run = runs["lora"]
-    with quiet():
-        plain = AutoModelForSequenceClassification.from_pretrained(run.model).eval()
-        base = AutoModelForSequenceClassification.from_pretrained(made.source.path, config=plain.config)
-        adapted = peft.PeftModel.from_pretrained(base, run.path / "adapter").eval()
-    inputs = made.processor(["a wonderful stone", "dreadful paper in the garden"], padding=True, return_tensors="pt")
-    with torch.no_grad():
-        assert torch.allclose(plain(**inputs).logits, adapted(**inputs).logits, atol=1e-5)
+def test_an_adapter_reloads_through_peft_with_the_same_logits(runs):
+    promises.check_adapter(runs["lora"])

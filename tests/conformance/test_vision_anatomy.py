@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from hfadapt import discover
-from hfadapt.backbones.base import Family, anatomy
-from hfadapt.methods.base import Adaptation
+from hfadapt.backbones.base import anatomy
 from hfadapt.noise import quiet
 
-FAMILIES = discover.facts("hfadapt.backbones", Family).values()
+from .promises import FAMILIES, METHODS, OPTIONS, state, statistics
+
 SEEING = sorted(kind for f in FAMILIES if f.modality != "text" for kind in f.model_types)
 PAIRED = sorted(kind for f in FAMILIES if f.modality == "image-text" for kind in f.model_types)
-METHODS = discover.variants("hfadapt.methods", Adaptation)
-OPTIONS = {"partial": {"top": 1}, "lora": {"r": 2}}
 CASES = [(kind, task) for kind in SEEING for task in ("classify", "pair") if task == "classify" or kind in PAIRED]
 
 
@@ -51,19 +48,6 @@ def loss(model, batch):
     if "input_ids" not in batch:
         return functional.cross_entropy(outputs.logits, torch.tensor([0, 1, 2, 0, 1]))
     return -functional.logsigmoid(outputs.logits_per_image * (2 * torch.eye(5) - 1)).sum()
-
-
-def state(model):
-    """Copies of all parameters and buffers."""
-    return {n: t.detach().clone() for n, t in (*model.named_parameters(), *model.named_buffers())}
-
-
-def statistics(model, moving):
-    """The running statistics of the batch norms whose scale trains; those of all others stand still."""
-    from torch import nn
-
-    norms = [n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) and f"{n}.weight" in moving]
-    return {f"{norm}.{name}" for norm in norms for name in ("running_mean", "running_var", "num_batches_tracked")}
 
 
 def test_there_is_something_to_test():
