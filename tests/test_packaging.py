@@ -23,6 +23,7 @@ def installed(tmp_path_factory) -> Path:
     (wheel,) = folder.glob("hfadapt-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {"hfadapt/recipes/sentiment_bert.yaml", "hfadapt/builtin/reviews/train.csv"} <= set(names)
+    assert {f"hfadapt/builtin/{model}/model.safetensors" for model in ("vit-nano", "clip-nano")} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.split("/")[0] not in {"hfadapt"} and ".dist-info" not in name]
     subprocess.run([*pip, "install", "--no-deps", "--target", str(folder / "site"), str(wheel)], check=True)

@@ -26,7 +26,9 @@ def task(**options) -> TextClassification:
 
 def test_plain_losses_are_torchs():
     logits, ids = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
-    assert torch.allclose(task().losses({"logits": logits}, ids, "label", None, 0.0).mean(), functional.cross_entropy(logits, ids))
+    assert torch.allclose(
+        task().losses({"logits": logits}, ids, "label", None, 0.0).mean(), functional.cross_entropy(logits, ids)
+    )
     smooth = functional.cross_entropy(logits, ids, label_smoothing=0.2)
     assert torch.allclose(task().losses({"logits": logits}, ids, "label", None, 0.2).mean(), smooth)
     hot = functional.one_hot(ids, 3).float()
@@ -81,7 +83,9 @@ def test_probabilities():
 
 
 def test_answers():
-    assert task().answers({"logits": np.array([[0.0, np.log(3)]])}, TWO) == [{"label": "good", "probability": pytest.approx(0.75)}]
+    assert task().answers({"logits": np.array([[0.0, np.log(3)]])}, TWO) == [
+        {"label": "good", "probability": pytest.approx(0.75)}
+    ]
     (found,) = task().answers({"logits": np.array([[2.0, -2.0, 3.0]])}, MANY)
     assert found["labels"] == ["a", "c"] and set(found["probabilities"]) == {"a", "b", "c"}
     assert task().answers({"logits": np.array([[1.5]])}, NUMBER) == [{"value": 1.5}]

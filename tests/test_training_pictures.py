@@ -57,7 +57,7 @@ def values(task: str, backbones, pictures: Path, **train) -> dict:
             "num_train_epochs": 3,
             "per_device_train_batch_size": 8,
             "learning_rate": 1e-3,
-            # Some gradients are zero but for rounding (the keys' bias); with the usual 1e-8 Adam would make steps of it.
+            # Some gradients are zero but for rounding (the bias of keys); with 1e-8 Adam would make steps of it.
             "adam_epsilon": 1e-4,
             "logging_steps": 1,
             "eval_strategy": "steps",
