@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, set_seed
 from hfadapt import card, judging, settings
 from hfadapt.backbones.base import Anatomy, anatomy
 from hfadapt.errors import HfadaptError
-from hfadapt.folder import Run, clear, new_run, open_run, readable, scores_json
+from hfadapt.folder import Run, clear, new_run, open_run, plain, readable, scores_json
 from hfadapt.methods.base import Stage
 from hfadapt.noise import quiet
 from hfadapt.planning import Plan, last_layers, newly_initialised
@@ -50,7 +50,7 @@ def adapt(
         journal("begin", run=str(run.path), resumed=bool(resume))
         training = prepare(plan, run)
         simple = judging.compare(plan) if journal.active else {}
-        journal("baselines", scores=_plain(simple))
+        journal("baselines", scores={name: plain(splits) for name, splits in simple.items()})
         set_seed(plan.settled["seed"])
         started = time.monotonic()
         wrapped, stages = build(plan)
@@ -70,7 +70,7 @@ def adapt(
             run.write("README.md", card.text(plan, scores, simple, cost))
             run.write("scores.json", scores_json(scores, simple, cost=cost))
             clear(run.checkpoints)
-        journal("end", scores=_plain({"model": scores})["model"], seconds_training=round(seconds, 1))
+        journal("end", scores=plain(scores), seconds_training=round(seconds, 1))
         PartialState().wait_for_everyone()
     return run
 
@@ -211,10 +211,3 @@ def peak_memory() -> int:
         return int(torch.cuda.max_memory_allocated())
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
-
-
-def _plain(named: Any) -> Any:
-    return {
-        name: {split: {m: s.as_dict() for m, s in metrics.items()} for split, metrics in splits.items()}
-        for name, splits in named.items()
-    }

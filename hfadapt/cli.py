@@ -256,13 +256,13 @@ def _score(arguments: argparse.Namespace) -> None:
     from hfadapt import launching
 
     launching.set_up()
+    from hfadapt.folder import plain
     from hfadapt.scoring.table import lines
     from hfadapt.using import score
 
     found = score(arguments.run, arguments.changes)
     if arguments.json:
-        plain = {split: {m: s.as_dict() for m, s in metrics.items()} for split, metrics in found.items()}
-        print(json.dumps({"scores": plain}, ensure_ascii=False))
+        print(json.dumps({"scores": plain(found)}, ensure_ascii=False))
         return
     for split, metrics in found.items():
         main = [m for m in metrics if "[" not in m]

@@ -172,9 +172,10 @@ def clear(folder: Path) -> None:
 
 def scores_json(scores: Mapping[str, Any], baselines: Mapping[str, Any], **more: Any) -> str:
     """The text of `scores.json`."""
-    plain = {split: {m: s.as_dict() for m, s in metrics.items()} for split, metrics in scores.items()}
-    simple = {
-        name: {split: {m: s.as_dict() for m, s in metrics.items()} for split, metrics in splits.items()}
-        for name, splits in baselines.items()
-    }
-    return json.dumps({"scores": plain, "baselines": simple, **more}, indent=2, ensure_ascii=False) + "\n"
+    simple = {name: plain(splits) for name, splits in baselines.items()}
+    return json.dumps({"scores": plain(scores), "baselines": simple, **more}, indent=2, ensure_ascii=False) + "\n"
+
+
+def plain(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores by split and metric as values for JSON."""
+    return {split: {metric: score.as_dict() for metric, score in its.items()} for split, its in scores.items()}

@@ -114,14 +114,16 @@ def _found(task: Task, model: Any, processor: Any, piece: Any, batch: int = 32) 
     import numpy as np
     import torch
 
+    from hfadapt.training.rows import as_rows
+
     lengths = task.lengths(piece[:], processor) if not task.lazy else None
     order = np.argsort(-np.asarray(lengths), kind="stable") if lengths else np.arange(len(piece))
     collate, parts = task.collator(processor), []
     with torch.inference_mode():
         for start in range(0, len(order), batch):
             encoded = task.encode(piece[order[start : start + batch].tolist()], processor)
-            rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
-            outputs = model(**{name: tensor.to(model.device) for name, tensor in collate(rows).items()})
+            inputs = collate(as_rows(encoded))
+            outputs = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
             parts.append([outputs[name].float().cpu().numpy() for name in task.reads])
     back = np.argsort(order)
     return {name: np.concatenate(of)[back] for name, of in zip(task.reads, zip(*parts, strict=True), strict=True)}
