@@ -8,6 +8,10 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from hfadapt.errors import did_you_mean
 from hfadapt.section import Variant
 
 
@@ -57,3 +61,31 @@ def facts(package: str, kind: type[Any]) -> dict[str, Any]:
             raise TypeError(f"{module.__name__} must define one {kind.__name__}; it defines {len(here)}")
         found[name] = here[0]
     return found
+
+
+def one_of(package: str, base: type[Variant], what: str) -> BeforeValidator:
+    """Makes a variant of a package from its name, or from a mapping with its tag and options.
+
+    Looked up when a value is validated, so that a variant may hold another one. what: as a person calls it.
+    """
+
+    def chosen(value: Any) -> Any:
+        if isinstance(value, base):
+            return value
+        kinds = variants(package, base)
+        options = dict(value) if isinstance(value, dict) else {}
+        implied = [name for name, kind in kinds.items() if kind.implied_by in options]
+        if isinstance(value, dict) and base.tag not in value and not implied:
+            raise _unknown("untagged", f"'{base.tag}' is missing. {did_you_mean('', kinds)}")
+        name = options.pop(base.tag, *implied[:1]) if isinstance(value, dict) else value
+        if not isinstance(name, str):
+            raise _unknown("unknown", f"Expected the name of a {what}. {did_you_mean('', kinds)}")
+        if name not in kinds:
+            raise _unknown("unknown", f"There is no {what} '{name}'. {did_you_mean(name, kinds)}")
+        return kinds[name].model_validate(options)
+
+    return BeforeValidator(chosen)
+
+
+def _unknown(kind: str, says: str) -> PydanticCustomError:
+    return PydanticCustomError(kind, "{says}", {"says": says})  # type: ignore[arg-type]

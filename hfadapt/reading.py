@@ -270,8 +270,6 @@ def _problems(error: ValidationError, document: _Document) -> Iterable[Problem]:
     found: dict[str, Problem] = {}
     for detail in error.errors():
         loc = [str(part) for part in detail["loc"]]
-        if loc and loc[0] in {"task", "adapt"} and len(loc) > 1:
-            del loc[1]  # the tag of the variant, which the file need not spell
         loc = _spelt(loc, document.values)
         says = _sentence(detail, loc, document)
         field = ".".join(loc)

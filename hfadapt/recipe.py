@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     PrivateAttr,
     SerializeAsAny,
-    Tag,
     ValidationInfo,
     field_validator,
     model_serializer,
@@ -21,6 +18,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from hfadapt import discover
+from hfadapt.discover import one_of
 from hfadapt.errors import did_you_mean
 from hfadapt.methods.base import Adaptation
 from hfadapt.section import Section, Variant
@@ -106,48 +104,12 @@ class Data(Section):
         return value
 
 
-def _any_of(package: str, base: type[Variant], what: str) -> Any:
-    """One of the variants of a package, told apart by the value of their tag."""
-    kinds = discover.variants(package, base)
-
-    def named(value: Any) -> Any:
-        if isinstance(value, base):
-            return value.name
-        return value.get(base.tag) if isinstance(value, dict) else value
-
-    def known(value: Any) -> Any:
-        name = named(value)
-        if isinstance(value, dict) and base.tag not in value:
-            raise PydanticCustomError(
-                "untagged", "{says}", {"says": f"'{base.tag}' is missing. {did_you_mean('', kinds)}"}
-            )
-        if not isinstance(name, str):
-            raise PydanticCustomError(
-                "unknown", "{says}", {"says": f"Expected the name of a {what}. {did_you_mean('', kinds)}"}
-            )
-        if name not in kinds:
-            raise PydanticCustomError(
-                "unknown", "{says}", {"says": f"There is no {what} '{name}'. {did_you_mean(name, kinds)}"}
-            )
-        if isinstance(value, dict):
-            return {"@": name, **{k: v for k, v in value.items() if k != base.tag}}
-        return {"@": name} if isinstance(value, str) else value
-
-    def kind(value: Any) -> str:
-        return str(value.pop("@", "") if isinstance(value, dict) else value.name)
-
-    members: Any = tuple(Annotated[cls, Tag(name)] for name, cls in kinds.items())
-    # The members are known at run time only.
-    union: Any = Annotated[Union[members], Discriminator(kind)]  # noqa: UP007
-    return Annotated[SerializeAsAny[union], BeforeValidator(known)]  # type: ignore[misc]
-
-
 if TYPE_CHECKING:
     AnyTask = Task
     AnyAdaptation = Adaptation
 else:
-    AnyTask = _any_of("hfadapt.tasks", Task, "task")
-    AnyAdaptation = _any_of("hfadapt.methods", Adaptation, "method")
+    AnyTask = Annotated[SerializeAsAny[Task], one_of("hfadapt.tasks", Task, "task")]
+    AnyAdaptation = Annotated[SerializeAsAny[Adaptation], one_of("hfadapt.methods", Adaptation, "method")]
 
 
 class Recipe(Section):

@@ -42,6 +42,8 @@ class Variant(Section):
     """The key that names the kind."""
     name: ClassVar[str] = ""
     """The value of that key; set by `discover` from the file's name."""
+    implied_by: ClassVar[str] = ""
+    """An option that tells the kind by itself, so that the tag may be left out."""
 
     @model_serializer(mode="wrap")
     def _short(self, handler: SerializerFunctionWrapHandler) -> Any:

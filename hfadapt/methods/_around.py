@@ -1,0 +1,70 @@
+"""What all methods share that go around another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, SerializeAsAny, WithJsonSchema
+
+from hfadapt.discover import one_of
+from hfadapt.methods.base import Adaptation, Companion, Stage, Surroundings, Term
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hfadapt.backbones.base import Anatomy
+
+    Inner = Adaptation
+else:
+    Inner = Annotated[
+        SerializeAsAny[Adaptation],
+        one_of("hfadapt.methods", Adaptation, "method"),
+        WithJsonSchema({"type": ["string", "object"]}),
+    ]
+
+
+class Around(Adaptation):
+    """A method that adds something to another one, which says what moves."""
+
+    inner: Inner = Field(default="full", validate_default=True)
+    """What moves when: the name of another method, or a mapping with its `method` and options."""
+
+    @property
+    def scratch(self) -> bool:
+        """As the inner method."""
+        return self.inner.scratch
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Those of the inner method."""
+        return self.inner.arguments
+
+    def prepare(self, around: Surroundings) -> None:
+        """As the inner method."""
+        self.inner.prepare(around)
+
+    def wrap(self, model: nn.Module, anatomy: Anatomy) -> nn.Module:
+        """As the inner method."""
+        return self.inner.wrap(model, anatomy)
+
+    def stages(self, model: nn.Module, anatomy: Anatomy) -> Sequence[Stage]:
+        """Those of the inner method."""
+        return self.inner.stages(model, anatomy)
+
+    def terms(self, model: nn.Module, anatomy: Anatomy, around: Surroundings) -> Sequence[Term]:
+        """Those of the inner method."""
+        return self.inner.terms(model, anatomy, around)
+
+    def companions(self, model: nn.Module, anatomy: Anatomy, around: Surroundings) -> Sequence[Companion]:
+        """Those of the inner method."""
+        return self.inner.companions(model, anatomy, around)
+
+    def keep(self, model: nn.Module, folder: Path) -> None:
+        """As the inner method."""
+        self.inner.keep(model, folder)
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        """As the inner method."""
+        return self.inner.finish(model)
