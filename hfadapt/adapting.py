@@ -21,13 +21,13 @@ from hfadapt import card, judging, settings
 from hfadapt.backbones.base import Anatomy, anatomy
 from hfadapt.errors import HfadaptError
 from hfadapt.folder import Run, clear, new_run, open_run, plain, readable, scores_json
-from hfadapt.methods.base import Stage
+from hfadapt.methods.base import Companion, Stage
 from hfadapt.noise import quiet
-from hfadapt.planning import Plan, last_layers, newly_initialised
+from hfadapt.planning import Plan, last_layers, newly_initialised, surroundings
 from hfadapt.showing import draw_augmented, plan_yaml
-from hfadapt.training.evaluating import Judged
+from hfadapt.training.evaluating import Judged, evaluate
 from hfadapt.training.rows import balanced
-from hfadapt.training.stages import Training, train
+from hfadapt.training.stages import COMPANIONS, Training, train
 from hfadapt.training.trainer import ExactLoss
 from hfadapt.training.watching import Journal, Listener
 from hfadapt.zero_shot import ZeroShot
@@ -53,9 +53,21 @@ def adapt(
         journal("baselines", scores={name: plain(splits) for name, splits in simple.items()})
         set_seed(plan.settled["seed"])
         started = time.monotonic()
-        wrapped, stages = build(plan)
+        wrapped, stages, parts = build(plan)
+        around = surroundings(plan.recipe, plan.source, plan.config, plan.processor, plan.data.labels)
+        companions = plan.recipe.adapt.companions(wrapped, parts, around)
         with _tracked(run):
-            wrapped = train(wrapped, stages, training, journal, resume=bool(resume), rebuild=lambda: build(plan)[0])
+            wrapped = train(
+                wrapped,
+                stages,
+                training,
+                journal,
+                resume=bool(resume),
+                rebuild=lambda: build(plan)[0],
+                terms=plan.recipe.adapt.terms(wrapped, parts, around),
+                companions=companions,
+            )
+        tried = refine(wrapped, companions, plan, training)
         seconds = time.monotonic() - started
         if journal.active:
             plan.recipe.adapt.keep(wrapped, run.path)
@@ -67,8 +79,8 @@ def adapt(
         if journal.active:
             judging.draw(plan, judged["test"], run)
             cost = {"train_seconds": round(seconds, 1), "peak_memory_bytes": peak_memory(), "steps": plan.steps}
-            run.write("README.md", card.text(plan, scores, simple, cost))
-            run.write("scores.json", scores_json(scores, simple, cost=cost))
+            run.write("README.md", card.text(plan, scores, simple, cost, tried))
+            run.write("scores.json", scores_json(scores, simple, cost=cost, **({"tried": tried} if tried else {})))
             clear(run.checkpoints)
         journal("end", scores=plain(scores), seconds_training=round(seconds, 1))
         PartialState().wait_for_everyone()
@@ -144,6 +156,10 @@ def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
     """
     attention = plan.recipe.model.attn_implementation
     options = {"attn_implementation": attention} if attention else {}
+    if plan.recipe.adapt.scratch:
+        return plan.recipe.task.bare(
+            plan.config, dtype=getattr(torch, plan.recipe.model.dtype), **options
+        ), plan.anatomy
     model, found = plan.recipe.task.model(
         plan.source, plan.config, dtype=getattr(torch, plan.recipe.model.dtype), **options
     )
@@ -172,11 +188,34 @@ def _start_head(model: PreTrainedModel, plan: Plan) -> None:
     model.to("cpu")  # type: ignore[arg-type]
 
 
-def build(plan: Plan) -> tuple[torch.nn.Module, Sequence[Stage]]:
-    """The model that trains, changed as the adaptation wants it, and its stages."""
+def build(plan: Plan) -> tuple[torch.nn.Module, Sequence[Stage], Anatomy]:
+    """The model that trains, changed as the adaptation wants it; its stages; its anatomy before the change."""
     model, parts = load_model(plan)
     wrapped = plan.recipe.adapt.wrap(model, parts)
-    return wrapped, plan.recipe.adapt.stages(wrapped, parts)
+    return wrapped, plan.recipe.adapt.stages(wrapped, parts), parts
+
+
+def refine(
+    model: torch.nn.Module, companions: Sequence[Companion], plan: Plan, training: Training
+) -> list[dict[str, float]]:
+    """Let companions choose weights by the validation rows; what they tried."""
+    metric = str(plan.settled["metric_for_best_model"])
+
+    def score() -> float:
+        judged = evaluate(
+            model,
+            training.validation,
+            loss=training.loss,
+            tally=training.tally,
+            collator=training.collator,
+            settled=plan.settled,
+            folder=str(training.folder),
+        )
+        # Equal predictions for all rows have no correlation, say.
+        value = judged.loss if metric == "loss" else judged.scores[metric].value if metric in judged.scores else 0.0
+        return value if plan.settled["greater_is_better"] else -value
+
+    return [row for companion in companions for row in companion.refine(model, score, training.folder / COMPANIONS)]
 
 
 def judge(model: torch.nn.Module, plan: Plan, split: str, training: Training) -> Judged:

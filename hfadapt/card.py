@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hfadapt.backbones._source import is_published
@@ -14,8 +14,17 @@ from hfadapt.showing import moving, rate, size, versions
 Scores = Mapping[str, Mapping[str, Score]]
 
 
-def text(plan: Plan, scores: Scores, baselines: Mapping[str, Scores], cost: Mapping[str, Any]) -> str:
-    """The card as Markdown with the Hub's metadata in front."""
+def text(
+    plan: Plan,
+    scores: Scores,
+    baselines: Mapping[str, Scores],
+    cost: Mapping[str, Any],
+    tried: Sequence[Mapping[str, float]] = (),
+) -> str:
+    """The card as Markdown with the Hub's metadata in front.
+
+    tried: the weights that the method chose among after training, and their scores on the validation rows.
+    """
     import yaml
 
     task, labels = plan.recipe.task, plan.data.labels
@@ -47,6 +56,7 @@ def text(plan: Plan, scores: Scores, baselines: Mapping[str, Scores], cost: Mapp
         "",
         *_moved(plan),
         "",
+        *_choice(tried),
         f"{plan.steps:,} steps in {cost['train_seconds']:,} s; "
         f"peak memory {cost['peak_memory_bytes'] / 2**30:.1f} GiB.",
         f"Versions: {', '.join(f'{name} {number}' for name, number in versions().items())}.",
@@ -84,6 +94,24 @@ def _cell(score: Score | None) -> str:
 def _made(plan: Plan) -> str:
     made = [f"{name}: {how}" for name, how in plan.data.made.items() if how != "given"]
     return f"Splits made by hfadapt: {'; '.join(made)}." if made else "The splits are the data's own."
+
+
+def _choice(tried: Sequence[Mapping[str, float]]) -> list[str]:
+    """What was tried after training, as a table."""
+    if not tried:
+        return []
+    names = list(tried[0])
+    rows = [
+        "| " + " | ".join(f"{row[name]:g}" if name != "score" else f"{row[name]:.4f}" for name in names) + " |"
+        for row in tried
+    ]
+    head = [
+        "Weights that were chosen among by the validation rows:",
+        "",
+        f"| {' | '.join(names)} |",
+        "|---" * len(names) + "|",
+    ]
+    return [*head, *rows, ""]
 
 
 def _moved(plan: Plan) -> list[str]:

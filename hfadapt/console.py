@@ -38,7 +38,10 @@ class Console:
     def on_stage(self, event: Mapping[str, Any]) -> None:
         """A stage begins."""
         which = f" ({event['number']} of {event['of']})" if event["of"] > 1 else ""
-        self.line(f"training    stage '{event['stage']}'{which}: {count(event['steps'], 'step')}")
+        rates = event["learning_rates"]
+        span = " to ".join(f"{rate:.2g}" for rate in dict.fromkeys((rates[0], rates[-1])))
+        moves = f"{event['trainable']:,} parameters at {span}"
+        self.line(f"training    stage '{event['stage']}'{which}: {count(event['steps'], 'step')}, {moves}")
 
     def on_trained(self, event: Mapping[str, Any]) -> None:
         """The loss, for the next line or bar."""

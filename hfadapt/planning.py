@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from hfadapt import settings
 from hfadapt.backbones._source import load_config, locate
 from hfadapt.backbones.base import Anatomy, Source, anatomy, family_of
+from hfadapt.data.labels import Labels
 from hfadapt.data.loading import Finding, Loaded, load
 from hfadapt.errors import HfadaptError, Problem, RecipeError, count, did_you_mean, one_line
-from hfadapt.methods.base import Stage
+from hfadapt.methods.base import Adaptation, Stage, Surroundings
 from hfadapt.noise import quiet
 from hfadapt.recipe import Recipe
 from hfadapt.scoring.kinds import best_first, names_for
@@ -104,9 +105,10 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         config.use_cache = False
     # Nothing of a model that tells pairs apart depends on the labels.
     same_labels = data.labels.kind == "pairs" or own == list(data.labels.names)
-    settled = settings.resolve(recipe.train, task.score(data.labels.kind), _direction)
+    settled = settings.resolve({**recipe.train, **recipe.adapt.arguments}, task.score(data.labels.kind), _direction)
     with _gathering(problems, recipe):
         processor = task.processor(source, config)
+        recipe.adapt.prepare(surroundings(recipe, source, config, processor, data.labels))
         lengths = _lengths(recipe, data, processor)
     with _gathering(problems, recipe):
         model, new = skeleton(recipe, source, config, same_labels)
@@ -137,6 +139,11 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         lengths=lengths,
         findings=(*data.findings, *_cut(lengths), *_contrasts(recipe, settled, processes)),
     )
+
+
+def surroundings(recipe: Recipe, source: Source, config: Any, processor: Any, labels: Labels) -> Surroundings:
+    """What a method may know of the run around it."""
+    return Surroundings(recipe.task, source, config, processor, labels, recipe.model.trust_remote_code)
 
 
 def knows_texts(config: PreTrainedConfig) -> bool:
@@ -355,10 +362,29 @@ def _misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes
         says = "Models of pictures are held in float32 here; their processors give nothing else."
         hint = "Compute in half precision with `train.bf16: true` instead."
         problems.append(Problem(says, "model.dtype", recipe.origin("model.dtype"), hint))
+    problems += _of_method(recipe, settled)
     if recipe.data.sampling == "balanced" and data.labels.kind != "label":
         says = "Balanced sampling needs one label a row."
         problems.append(Problem(says, "data.sampling", recipe.origin("data.sampling")))
     return problems
+
+
+def _of_method(recipe: Recipe, settled: Mapping[str, Any]) -> Iterator[Problem]:
+    """Training arguments that do not go with the method."""
+    for name, value in recipe.adapt.arguments.items():
+        if recipe.train.get(name, value) != value:
+            field = f"train.{name}"
+            says = f"It follows from the method '{recipe.adapt.name}', which sets it to {value}."
+            yield Problem(says, field, recipe.origin(field), "Remove it.")
+    for name in ("fsdp", "deepspeed"):
+        if settled.get(name) and not _divisible(recipe.adapt):
+            says = f"The method '{recipe.adapt.name}' needs the whole model on each process."
+            yield Problem(says, f"train.{name}", recipe.origin(f"train.{name}"), "Leave it out.")
+
+
+def _divisible(method: Adaptation) -> bool:
+    inner = getattr(method, "inner", None)
+    return method.divisible and (inner is None or _divisible(inner))
 
 
 def label_counts(data: Loaded, split: str) -> Counter[str]:

@@ -51,7 +51,9 @@ def settings_with_origin(plan: Plan) -> dict[str, tuple[Any, str]]:
     found = {}
     for name, value in sorted(plan.settled.items()):
         upstream = known[name].default if name in known else None
-        if name in plan.recipe.train:
+        if name in plan.recipe.adapt.arguments:
+            found[name] = (value, f"follows from the method '{plan.recipe.adapt.name}'")
+        elif name in plan.recipe.train:
             found[name] = (value, plan.recipe.origin(f"train.{name}") or "recipe")
         elif value != upstream:
             reason = settings.DEFAULTS[name][1] if name in settings.DEFAULTS else "follows from the recipe"
@@ -62,7 +64,7 @@ def settings_with_origin(plan: Plan) -> dict[str, tuple[Any, str]]:
 def moving(plan: Plan, stage: Stage) -> dict[str, tuple[int, int, tuple[float, ...]]]:
     """Of each part of the model: its parameters, those that move in the stage, their learning rates."""
     table: dict[str, list[Any]] = {}
-    base = float(plan.settled.get("learning_rate", 5e-5))
+    base = float(plan.settled.get("learning_rate", 5e-5) if stage.learning_rate is None else stage.learning_rate)
     for name, elements in plan.sizes.items():
         row = table.setdefault(plan.anatomy.part_of(name), [0, 0, set()])
         row[0] += elements
@@ -133,7 +135,7 @@ def plan_lines(plan: Plan, *, full: bool = True) -> Iterator[str]:
     """A plan for a person; `full` adds the tree of the model and the settings."""
     yield from _data_lines(plan)
     yield f"model   {plan.source.name} ({plan.config.model_type}, {size(plan.parameters)} parameters)"
-    trained = ", then ".join(f"{s.name} ({size(plan.trainable(s))} move)" for s in plan.stages)
+    trained = ", then ".join(f"{s.name} ({size(plan.trainable(s))} move)" for s in plan.stages) or "nothing trains"
     yield f"adapt   {plan.recipe.adapt.name}: {trained}; {count(plan.steps, 'step')}"
     for finding in plan.findings:
         yield f"note    {finding.says}"

@@ -167,8 +167,8 @@ class Task(Variant):
             **options,
         )
 
-    def bare(self, config: PreTrainedConfig) -> PreTrainedModel:
+    def bare(self, config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
         """The same model with no checkpoint read: random weights, or none under `torch.device("meta")`."""
         import transformers
 
-        return getattr(transformers, self.auto_class).from_config(config)  # type: ignore[no-any-return]
+        return getattr(transformers, self.auto_class).from_config(config, **options)  # type: ignore[no-any-return]

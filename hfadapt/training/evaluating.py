@@ -25,6 +25,8 @@ class Judged:
     """What an evaluation found."""
 
     scores: dict[str, Score]
+    loss: float
+    """Of an item, in the mean."""
     confusion: Any
     """True x predicted label, counts; None where a row has not one label."""
     worst: list[Miss]
@@ -59,6 +61,6 @@ def evaluate(
     trainer = ExactTrainer(model=model, args=arguments, data_collator=collator, loss=loss, compute_metrics=streamed)
     for upstream in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(upstream)
-    trainer.evaluate(rows)  # type: ignore[arg-type]
+    found = trainer.evaluate(rows)  # type: ignore[arg-type]
     assert streamed.last is not None
-    return Judged(streamed.last.scores(), getattr(streamed.last, "confusion", None), streamed.worst)
+    return Judged(streamed.last.scores(), found["eval_loss"], getattr(streamed.last, "confusion", None), streamed.worst)

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from torch import nn
-from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hfadapt.errors import HfadaptError
-from hfadapt.methods.base import Stage
+from hfadapt.methods.base import Companion, Stage, Term
 from hfadapt.scoring.tally import Tally
 from hfadapt.settings import EARLY_STOPPING, steps_per_epoch
 from hfadapt.training import checkpoints
+from hfadapt.training.accompanying import Company
 from hfadapt.training.freezing import only
 from hfadapt.training.rows import Rows
 from hfadapt.training.trainer import ExactLoss, StageTrainer, StreamedScores
@@ -29,6 +30,8 @@ from hfadapt.training.watching import Journal, Watch
 _OUTCOME = "outcome.pt"
 _SAMPLING = "train_sampling_strategy"
 _DROPPING = "dataloader_drop_last"
+COMPANIONS = "companions"
+"""The folder, among the checkpoints, where companions keep files."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ def steps_of(stages: Sequence[Stage], total: int) -> list[int]:
     Raises:
         HfadaptError: the shares do not sum to 1, or there are fewer steps than stages.
     """
+    if not stages:
+        return []
     shares = sum(stage.share for stage in stages)
     if abs(shares - 1) > 1e-6:
         raise HfadaptError(f"The shares of the stages sum to {shares:g}, not to 1.")
@@ -76,25 +81,36 @@ def train(
     *,
     resume: bool,
     rebuild: Callable[[], nn.Module],
+    terms: Sequence[Term] = (),
+    companions: Sequence[Companion] = (),
 ) -> nn.Module:
     """The model after all stages; `resume` goes on from the newest whole checkpoint.
 
     rebuild: makes the model anew, as it was before training. FSDP and DeepSpeed divide a model's
     parameters for good; the next stage starts from a whole one that is given the stage's outcome.
+    terms, companions: of the method, made on this model.
     """
     steps = steps_of(stages, training.steps)
     folders = [training.folder / f"{i}-{stage.name}" for i, stage in enumerate(stages)]
     ended = [folder / _OUTCOME for folder in folders if resume and (folder / _OUTCOME).exists()]
-    moments = _restore(model, ended[-1]) if ended else {}
+    moments: dict[str, dict[str, Any]] = {}
+    for i, outcome in enumerate(ended):
+        for companion in companions:
+            companion.began(model, stages[i], steps[i])
+        moments = _restore(model, outcome)
     for i in range(len(ended), len(stages)):
         stage, checkpoint = stages[i], checkpoints.newest(folders[i]) if resume else None
-        journal("stage", stage=stage.name, number=i + 1, of=len(stages), steps=steps[i])
+        arguments = _arguments(training, stage, folders[i], steps[i], seed=training.settled["seed"] + i)
+        journal("stage", **_told(model, stage, arguments), number=i + 1, of=len(stages), steps=steps[i])
+        company = Company(companions, model, stage, training.folder / COMPANIONS, training.settled)
         with only(model, stage.speeds):
-            arguments = _arguments(training, folders[i], steps[i], seed=training.settled["seed"] + i)
+            company.begin(steps[i], checkpoint)
             watch = Watch(journal, stage.name, sum(steps[:i]), training.steps, training.loss.task.constrain)
-            trainer = _trainer(model, stage, training, arguments, watch, moments, earlier=sum(steps[:i]))
+            callbacks = [company, watch]
+            trainer = _trainer(model, stage, training, arguments, callbacks, moments, sum(steps[:i]), terms)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             moments = {} if _is_divided(trainer) else trainer.moments_by_name()
+            company.end()
         journal("stage done", stage=stage.name, best=trainer.state.best_metric)
         _keep(trainer, moments, folders[i])
         if _is_divided(trainer):
@@ -102,6 +118,13 @@ def train(
             model = rebuild()
             _restore(model, folders[i] / _OUTCOME)
     return model
+
+
+def _told(model: nn.Module, stage: Stage, arguments: TrainingArguments) -> dict[str, Any]:
+    """What the log says of a stage that begins."""
+    moving = sum(p.numel() for name, p in model.named_parameters() if name in stage.speeds)
+    rates = sorted({arguments.learning_rate * speed for speed in stage.speeds.values()})
+    return {"stage": stage.name, "trainable": moving, "learning_rates": rates}
 
 
 def _is_divided(trainer: StageTrainer) -> bool:
@@ -130,8 +153,10 @@ def _restore(model: nn.Module, outcome: Path) -> dict[str, dict[str, Any]]:
     return dict(saved["moments"])
 
 
-def _arguments(training: Training, folder: Path, steps: int, seed: int) -> TrainingArguments:
+def _arguments(training: Training, stage: Stage, folder: Path, steps: int, seed: int) -> TrainingArguments:
     settled = {k: v for k, v in training.settled.items() if k not in {*EARLY_STOPPING, _SAMPLING, _DROPPING}}
+    if stage.learning_rate is not None:
+        settled["learning_rate"] = stage.learning_rate
     return TrainingArguments(
         **settled
         | {
@@ -156,9 +181,10 @@ def _trainer(
     stage: Stage,
     training: Training,
     arguments: TrainingArguments,
-    watch: Watch,
+    callbacks: Sequence[TrainerCallback],
     moments: Mapping[str, dict[str, Any]],
     earlier: int,
+    terms: Sequence[Term],
 ) -> StageTrainer:
     """earlier: steps of earlier stages."""
     processes = PartialState().num_processes
@@ -173,6 +199,7 @@ def _trainer(
         chances=training.chances,
         moments=moments,
         drop_last=training.settled.get(_DROPPING, False),
+        terms=terms,
         train_dataset=training.train,
         eval_dataset=training.validation,
         data_collator=training.collator,
@@ -182,7 +209,8 @@ def _trainer(
     )
     for upstream in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(upstream)
-    trainer.add_callback(watch)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     if patience := training.settled.get("early_stopping_patience"):
         threshold = training.settled.get("early_stopping_threshold", 0.0)
         trainer.add_callback(EarlyStoppingCallback(patience, threshold))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from transformers.trainer_utils import seed_worker
 
 from hfadapt.data.labels import Labels
 from hfadapt.kind import IGNORED
+from hfadapt.methods.base import Term
 from hfadapt.scoring.tally import Tally
 from hfadapt.tasks.base import Task
 from hfadapt.training.gathering import gathered
@@ -44,6 +45,9 @@ class ExactLoss:
         """weights: a factor for each label, (labels,); model: owns the parameters that the task reads."""
         self.task, self.labels, self.smoothing, self.model = task, labels, smoothing, model
         self.weights = None if weights is None else torch.from_numpy(weights)
+        self.terms: Sequence[Term] = ()
+        self.inputs: Mapping[str, Tensor] | None = None
+        """What the model was called with, while it trains; the terms read it."""
 
     def on(self, model: nn.Module) -> ExactLoss:
         """The same loss, for a model."""
@@ -57,8 +61,13 @@ class ExactLoss:
         if self.task.contrasts:
             whole = {name: gathered(tensor) for name, tensor in found.items()}, gathered(labels)
         losses = self.each(found, labels, whole)
-        items = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-        return losses.sum() / items
+        here = (labels != IGNORED).sum()
+        items = here if num_items_in_batch is None else num_items_in_batch
+        loss = losses.sum() / items
+        if self.inputs is not None:
+            # A batch is one of those that accumulation and processes divide a step into.
+            loss = loss + sum(_mean(term(self.inputs, outputs), labels) for term in self.terms) * here / items
+        return loss
 
     def each(
         self, found: Mapping[str, Tensor], labels: Tensor, whole: tuple[Mapping[str, Tensor], Tensor] | None = None
@@ -68,6 +77,14 @@ class ExactLoss:
         own = {name: getattr(self.model, name) for name in self.task.parameters if hasattr(self.model, name)}
         found = {**found, **own}
         return self.task.losses(found, labels, self.labels.kind, weights, self.smoothing, whole=whole)
+
+
+def _mean(values: Tensor, labels: Tensor) -> Tensor:
+    """The mean of a term over the rows that count; labels: (rows,) or (rows, items)."""
+    if values.ndim == 0:
+        return values
+    counted = (labels != IGNORED).reshape(len(labels), -1).any(-1)
+    return torch.where(counted, values.float(), 0.0).sum() / counted.sum().clamp(min=1)
 
 
 class StreamedScores:
@@ -147,6 +164,8 @@ class ExactTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss, and perhaps the outputs that the task reads, in its order."""
+        shown = {name: value for name, value in inputs.items() if name != "labels"}
+        self.exact.inputs = shown if self.exact.terms and model.training else None
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         kept = {name: outputs[name] for name in self.exact.task.reads}
         return (loss, kept) if return_outputs else loss
@@ -166,17 +185,19 @@ class StageTrainer(ExactTrainer):
         chances: np.ndarray | None = None,
         moments: Mapping[str, dict[str, Any]] | None = None,
         drop_last: bool = False,
+        terms: Sequence[Term] = (),
         **rest: Any,
     ):
         """speeds: factors on the learning rate by parameter name; strategy: the `train_sampling_strategy`;
         drop_last: the `dataloader_drop_last`. The Trainer itself must not see these two, for it would order
         the rows to evaluate, and drop some, too;
         earlier: epochs of earlier stages; chances: of the rows, (rows,);
-        moments: optimizer state of an earlier stage by parameter name."""
+        moments: optimizer state of an earlier stage by parameter name; terms: what is added to the loss."""
         self.speeds, self.strategy, self.order_seed, self.chances = speeds, strategy, seed, chances
         self.moments, self.earlier, self.drop_last = dict(moments or {}), earlier, drop_last
         self.optimizer: torch.optim.Optimizer | None
         super().__init__(args=args, **rest)
+        self.exact.terms = terms
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Groups by speed and weight decay; Adam's moments go on where an earlier stage left them."""
