@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from hfadapt import discover
 from hfadapt.errors import Problem, RecipeError, did_you_mean, misfit, one_line
-from hfadapt.recipe import FORMAT, Data, Model, Recipe
+from hfadapt.recipe import FORMAT, Recipe
+from hfadapt.section import Section, Variant
 from hfadapt.upstream import CALLED
 
 COMMAND_LINE = "command line"
@@ -336,26 +338,27 @@ _EXPECTED = {
 
 def _owner(loc: list[str], document: _Document) -> tuple[str, list[str]]:
     """The section that an unknown key stands in, and the keys it knows."""
-    from hfadapt import discover
-    from hfadapt.methods.base import Adaptation
-    from hfadapt.tasks.base import Task
-
     if len(loc) == 1:
         return "A recipe", list(Recipe.model_fields)
-    if loc[0] in {"task", "adapt"}:
-        base: Any = Task if loc[0] == "task" else Adaptation
-        value = document.values[loc[0]]
-        kind = value.get(base.tag) if isinstance(value, dict) else value
-        package = "hfadapt.tasks" if loc[0] == "task" else "hfadapt.methods"
-        section: Any = discover.variants(package, base)[str(kind)]
-        owner, known = f"'{kind}'", [base.tag, *section.model_fields]
-    else:
-        section = {"model": Model, "data": Data}.get(loc[0])
-        owner, known = loc[0].capitalize(), list(section.model_fields) if section else []
-    for part in loc[1:-1]:
-        section = section.model_fields[part].annotation
-        owner, known = section.__name__, list(section.model_fields)
-    return owner, known
+    section: Any = Recipe
+    values: Any = document.values
+    for part in loc[:-1]:
+        values = values[int(part) if isinstance(values, list) else part]
+        section = section if part.isdigit() else _section(section.model_fields[part].annotation, values)
+    if issubclass(section, Variant):
+        return f"'{section.name}'", [section.tag, *section.model_fields]
+    return section.__name__, list(section.model_fields)
+
+
+def _section(annotation: Any, value: Any) -> Any:
+    """The kind of section that a value was read as; annotation: of the field that holds it, or a list of it."""
+    kinds = [annotation, *get_args(annotation)]
+    section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section))
+    if issubclass(section, Variant):
+        named = value.get(section.tag) if isinstance(value, dict) else value
+        found = discover.variants(section.__module__.rpartition(".")[0], section)
+        return next(kind for name, kind in found.items() if name == named or (not named and kind.implied_by in value))
+    return section
 
 
 def _where(document: _Document, loc: list[str]) -> str:
