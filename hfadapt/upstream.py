@@ -46,6 +46,8 @@ class Field:
 def fields(dotted: str, *enums: str) -> dict[str, Field]:
     """The fields of `package.module:Class`; `enums` names modules whose string enums it uses.
 
+    Inherited ones count where the parent lies in the same subpackage: `peft.tuners` has AdaLoRA's, LoRA.
+
     Raises:
         LookupError: the package or the class is not installed.
     """
@@ -54,10 +56,10 @@ def fields(dotted: str, *enums: str) -> dict[str, Field]:
     for where in (module, *enums):
         for node in _classes(where).values():
             words[node.name] = tuple(_strings(node))
-    found = _classes(module).get(name)
-    if found is None:
+    lineage = _lineage(module, name, ".".join(module.split(".")[:2]))
+    if not lineage:
         raise LookupError(f"{module} has no class {name}")
-    listed = [_field(node, words) for node in found.body if isinstance(node, ast.AnnAssign)]
+    listed = [_field(node, words) for found in lineage for node in found.body if isinstance(node, ast.AnnAssign)]
     return {field.name: field for field in listed}
 
 
@@ -82,16 +84,41 @@ def _mismatch(value: Any, field: Field) -> str:
     return ""
 
 
-@cache
+def _lineage(module: str, name: str, within: str) -> list[ast.ClassDef]:
+    """A class of a subpackage and those that it inherits from there, the eldest first."""
+    if not f"{module}.".startswith(f"{within}."):
+        return []
+    if found := _classes(module).get(name):
+        parents = [base.id for base in found.bases if isinstance(base, ast.Name)]
+        return [*(older for parent in parents for older in _lineage(module, parent, within)), found]
+    for node in _source(module):
+        if isinstance(node, ast.ImportFrom) and name in (alias.name for alias in node.names):
+            package = module if _path(module).is_dir() else module.rpartition(".")[0]
+            source = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            return _lineage(source, name, within)
+    return []
+
+
 def _classes(module: str) -> dict[str, ast.ClassDef]:
-    """The classes at the top of a module's source, found without importing any parent package."""
+    """The classes at the top of a module's source."""
+    return {node.name: node for node in _source(module) if isinstance(node, ast.ClassDef)}
+
+
+@cache
+def _source(module: str) -> list[ast.stmt]:
+    """What stands at the top of a module's source, found without importing any parent package."""
+    path = _path(module)
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(path.read_text(encoding="utf-8")).body
+
+
+def _path(module: str) -> Path:
+    """The folder of a package, or the file of a module without its suffix."""
     package, *rest = module.split(".")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise LookupError(f"{package} is not installed")
-    path = Path(spec.submodule_search_locations[0]).joinpath(*rest).with_suffix(".py")
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    return {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+    return Path(spec.submodule_search_locations[0]).joinpath(*rest)
 
 
 def _strings(enum: ast.ClassDef) -> Iterable[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import typing
 
 import pytest
 
@@ -35,12 +34,16 @@ def test_words_are_those_of_the_enums(training):
     assert set(training["lr_scheduler_type"].words) == {s.value for s in SchedulerType}
 
 
-def test_peft_fields_are_those_of_the_class():
+@pytest.mark.parametrize("method", ["lora", "adalora", "loha", "oft", "road"])
+def test_peft_fields_are_those_of_the_class(method):
     import peft
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CONFIGS
 
-    found = upstream.fields("peft.tuners.lora.config:LoraConfig")
-    own = typing.get_type_hints(peft.LoraConfig).keys() - typing.get_type_hints(peft.PeftConfig).keys()
-    assert found.keys() == own
+    kind = CONFIGS[method.upper()]
+    found = upstream.fields(f"{kind.__module__}:{kind.__name__}")
+    assert found.keys() == {f.name for f in dataclasses.fields(kind)} - {
+        f.name for f in dataclasses.fields(peft.PeftConfig)
+    }
 
 
 def test_wrong_names_types_and_words(training):
