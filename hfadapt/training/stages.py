@@ -97,7 +97,7 @@ def train(
     for i, outcome in enumerate(ended):
         for companion in companions:
             companion.began(model, stages[i], steps[i])
-        moments = _restore(model, outcome)
+        moments = _restore(model, outcome, companions)
     for i in range(len(ended), len(stages)):
         stage, checkpoint = stages[i], checkpoints.newest(folders[i]) if resume else None
         arguments = _arguments(training, stage, folders[i], steps[i], seed=training.settled["seed"] + i)
@@ -112,7 +112,7 @@ def train(
             moments = {} if _is_divided(trainer) else trainer.moments_by_name()
             company.end()
         journal("stage done", stage=stage.name, best=trainer.state.best_metric)
-        _keep(trainer, moments, folders[i])
+        _keep(trainer, moments, companions, folders[i])
         if _is_divided(trainer):
             PartialState().wait_for_everyone()
             model = rebuild()
@@ -131,7 +131,9 @@ def _is_divided(trainer: StageTrainer) -> bool:
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
 
-def _keep(trainer: StageTrainer, moments: Mapping[str, dict[str, Any]], folder: Path) -> None:
+def _keep(
+    trainer: StageTrainer, moments: Mapping[str, dict[str, Any]], companions: Sequence[Companion], folder: Path
+) -> None:
     """Save what a stage ended with; its checkpoints have done their service.
 
     A Trainer that resumes at the last step, or where it stopped early, would train on.
@@ -141,15 +143,18 @@ def _keep(trainer: StageTrainer, moments: Mapping[str, dict[str, Any]], folder: 
     if PartialState().is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f"{_OUTCOME}.draft"
-        torch.save({"model": weights, "moments": moments}, draft)
+        states = [dict(companion.state()) for companion in companions]
+        torch.save({"model": weights, "moments": moments, "companions": states}, draft)
         draft.rename(folder / _OUTCOME)
         checkpoints.remove(folder)
 
 
-def _restore(model: nn.Module, outcome: Path) -> dict[str, dict[str, Any]]:
+def _restore(model: nn.Module, outcome: Path, companions: Sequence[Companion] = ()) -> dict[str, dict[str, Any]]:
     """Put the model where a stage ended; returns the optimizer's moments by parameter name."""
     saved = torch.load(outcome, weights_only=True, map_location="cpu")
     model.load_state_dict(saved["model"])
+    for companion, state in zip(companions, saved["companions"], strict=bool(companions)):
+        companion.restore(state)
     return dict(saved["moments"])
 
 
