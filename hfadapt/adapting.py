@@ -24,6 +24,7 @@ from hfadapt.folder import Run, clear, new_run, open_run, plain, readable, score
 from hfadapt.methods.base import Companion, Stage
 from hfadapt.noise import quiet
 from hfadapt.planning import Plan, last_layers, newly_initialised, surroundings
+from hfadapt.pretraining import carry_out, take_over
 from hfadapt.showing import draw_augmented, plan_yaml
 from hfadapt.training.evaluating import Judged, evaluate
 from hfadapt.training.rows import balanced
@@ -51,9 +52,11 @@ def adapt(
         training = prepare(plan, run)
         simple = judging.compare(plan) if journal.active else {}
         journal("baselines", scores={name: plain(splits) for name, splits in simple.items()})
-        set_seed(plan.settled["seed"])
         started = time.monotonic()
-        wrapped, stages, parts = build(plan)
+        with _tracked(run):
+            carry_out(plan.pretraining, plan.processor, run.checkpoints, journal, resume=bool(resume), **_options(plan))
+        set_seed(plan.settled["seed"])
+        wrapped, stages, parts = build(plan, run)
         around = surroundings(plan.recipe, plan.source, plan.config, plan.processor, plan.data.labels)
         companions = plan.recipe.adapt.companions(wrapped, parts, around)
         with _tracked(run):
@@ -63,7 +66,7 @@ def adapt(
                 training,
                 journal,
                 resume=bool(resume),
-                rebuild=lambda: build(plan)[0],
+                rebuild=lambda: build(plan, run)[0],
                 terms=plan.recipe.adapt.terms(wrapped, parts, around),
                 companions=companions,
             )
@@ -154,15 +157,9 @@ def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
     Raises:
         HfadaptError: the checkpoint is not what planning saw.
     """
-    attention = plan.recipe.model.attn_implementation
-    options = {"attn_implementation": attention} if attention else {}
     if plan.recipe.adapt.scratch:
-        return plan.recipe.task.bare(
-            plan.config, dtype=getattr(torch, plan.recipe.model.dtype), **options
-        ), plan.anatomy
-    model, found = plan.recipe.task.model(
-        plan.source, plan.config, dtype=getattr(torch, plan.recipe.model.dtype), **options
-    )
+        return plan.recipe.task.bare(plan.config, **_options(plan)), plan.anatomy
+    model, found = plan.recipe.task.model(plan.source, plan.config, **_options(plan))
     new = newly_initialised(model, found, plan.same_labels)
     for name, layer in last_layers(model):
         if not plan.same_labels and f"{name}.weight" not in found["missing_keys"]:
@@ -177,6 +174,13 @@ def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
     return model, parts
 
 
+def _options(plan: Plan) -> dict[str, Any]:
+    """How weights are held and attention is computed."""
+    attention = plan.recipe.model.attn_implementation
+    dtype = getattr(torch, plan.recipe.model.dtype)
+    return {"dtype": dtype, **({"attn_implementation": attention} if attention else {})}
+
+
 def _start_head(model: PreTrainedModel, plan: Plan) -> None:
     """Let the head begin with the names of the classes."""
     task: Any = plan.recipe.task
@@ -188,9 +192,13 @@ def _start_head(model: PreTrainedModel, plan: Plan) -> None:
     model.to("cpu")  # type: ignore[arg-type]
 
 
-def build(plan: Plan) -> tuple[torch.nn.Module, Sequence[Stage], Anatomy]:
-    """The model that trains, changed as the adaptation wants it; its stages; its anatomy before the change."""
+def build(plan: Plan, run: Run) -> tuple[torch.nn.Module, Sequence[Stage], Anatomy]:
+    """The model that trains, changed as the adaptation wants it; its stages; its anatomy before the change.
+
+    run: where the pretrained body lies, if there was pretraining.
+    """
     model, parts = load_model(plan)
+    take_over(model, plan.pretraining, parts, run.checkpoints)
     wrapped = plan.recipe.adapt.wrap(model, parts)
     return wrapped, plan.recipe.adapt.stages(wrapped, parts), parts
 

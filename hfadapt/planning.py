@@ -17,6 +17,7 @@ from hfadapt.data.loading import Finding, Loaded, load
 from hfadapt.errors import HfadaptError, Problem, RecipeError, count, did_you_mean, one_line
 from hfadapt.methods.base import Adaptation, Stage, Surroundings
 from hfadapt.noise import quiet
+from hfadapt.pretraining import Pretraining, ask
 from hfadapt.recipe import Recipe
 from hfadapt.scoring.kinds import best_first, names_for
 
@@ -65,6 +66,8 @@ class Plan:
     steps: int = 0
     lengths: Lengths | None = None
     findings: tuple[Finding, ...] = ()
+    pretraining: Pretraining | None = None
+    """What comes before the stages."""
     estimate: Estimate | None = None
     """What it will cost on this machine, where somebody measured it; see `estimating.estimate`."""
 
@@ -96,8 +99,7 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         _refuse_lone_tower(recipe, source, config)
         _refuse_headless(recipe, source, config)
     with _gathering(problems, recipe):
-        seed = int(recipe.train.get("seed", 42))
-        data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=own)
+        data = load(recipe.data, task.roles, task.kind, seed=int(recipe.train.get("seed", 42)), known_labels=own)
     if problems:
         raise HfadaptError(*problems)
     task.configure(config, data.labels)
@@ -110,6 +112,7 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         processor = task.processor(source, config)
         recipe.adapt.prepare(surroundings(recipe, source, config, processor, data.labels))
         lengths = _lengths(recipe, data, processor)
+        first, notes = ask(recipe, source, config, data, processor, processes)
     with _gathering(problems, recipe):
         model, new = skeleton(recipe, source, config, same_labels)
         parts = anatomy(model, new)
@@ -137,7 +140,8 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         same_labels=same_labels,
         steps=steps,
         lengths=lengths,
-        findings=(*data.findings, *_cut(lengths), *_contrasts(recipe, settled, processes)),
+        findings=(*data.findings, *_cut(lengths), *_contrasts(recipe, settled, processes), *notes),
+        pretraining=first,
     )
 
 
@@ -319,15 +323,10 @@ def _cut(lengths: Lengths | None) -> Sequence[Finding]:
 
 
 def _direction(metric: str) -> bool:
-    return metric != "loss" and best_first(metric.partition("[")[0]) if _is_ours(metric) else True
-
-
-def _is_ours(metric: str) -> bool:
     try:
-        best_first(metric.partition("[")[0])
+        return best_first(metric.partition("[")[0])
     except HfadaptError:
-        return metric == "loss"
-    return True
+        return metric != "loss"
 
 
 def _misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes: int) -> list[Problem]:

@@ -115,6 +115,8 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
         "settings": {n: {"value": v, "origin": o} for n, (v, o) in settings_with_origin(plan).items()},
         "versions": versions(),
     }
+    if plan.pretraining:
+        result["pretraining"] = plan.pretraining.as_dict()
     if plan.lengths:
         lengths = plan.lengths
         result["lengths"] = {k: getattr(lengths, k) for k in ("looked_at", "median", "longest", "limit", "cut")}
@@ -136,6 +138,8 @@ def plan_lines(plan: Plan, *, full: bool = True) -> Iterator[str]:
     yield from _data_lines(plan)
     yield f"model   {plan.source.name} ({plan.config.model_type}, {size(plan.parameters)} parameters)"
     trained = ", then ".join(f"{s.name} ({size(plan.trainable(s))} move)" for s in plan.stages) or "nothing trains"
+    if plan.pretraining:
+        yield f"first   pretraining on {plan.pretraining.told}"
     yield f"adapt   {plan.recipe.adapt.name}: {trained}; {count(plan.steps, 'step')}"
     for finding in plan.findings:
         yield f"note    {finding.says}"

@@ -23,6 +23,7 @@ LAYERS = [
     {"reading", "data", "scoring", "tiny", "gallery", "builtin"},
     {"folder"},
     {"training"},
+    {"pretraining"},
     {"planning", "metering"},
     {"zero_shot"},
     {"judging"},
