@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ from hfadapt.training.rows import balanced
 from hfadapt.training.stages import COMPANIONS, Training, train
 from hfadapt.training.trainer import ExactLoss
 from hfadapt.training.watching import Journal, Listener
-from hfadapt.zero_shot import ZeroShot
 
 
 def adapt(
@@ -114,7 +114,7 @@ def _begin(plan: Plan, out: str | Path | None) -> Run:
             run = new_run(plan.recipe, out)
             run.write("recipe.yaml", plan.recipe.text)
             run.write("plan.yaml", plan_yaml(plan))
-            if plan.recipe.task.varies:
+            if plan.recipe.task.augments:
                 draw_augmented(plan, run)
             if plan.data.skipped:
                 skipped = [{"where": row.where, "says": row.says} for row in plan.data.skipped]
@@ -136,17 +136,17 @@ def prepare(plan: Plan, run: Run) -> Training:
     targets = np.asarray(rows["train"].table["labels"][:])
     weights = recipe.task.weights(targets, data.labels)
     loss = ExactLoss(recipe.task, data.labels, weights, float(plan.settled.get("label_smoothing_factor", 0.0)))
-    seed = plan.settled["seed"]
     processes = PartialState().num_processes
     return Training(
         settled=plan.settled,
         steps=settings.total_steps(plan.settled, len(rows["train"]), processes),
         loss=loss,
-        tally=lambda: judging.tally(recipe.task, data.labels, recipe.metrics, seed=seed, replicates=0),
+        tally=judging.along(plan),
         train=rows["train"],
         validation=rows["validation"],
         collator=recipe.task.collator(plan.processor),
         folder=run.checkpoints,
+        cache=recipe.cache,
         chances=balanced(targets) if recipe.data.sampling == "balanced" else None,
     )
 
@@ -164,7 +164,7 @@ def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
     for name, layer in last_layers(model):
         if not plan.same_labels and f"{name}.weight" not in found["missing_keys"]:
             layer.reset_parameters()
-    if getattr(plan.recipe.task, "head", "new") == "zero-shot":
+    if getattr(plan.recipe.task, "head", "new") != "new":
         _start_head(model, plan)
     # What adapters and configurations remember; a local path would mean nothing elsewhere.
     model.config.name_or_path = plan.source.name
@@ -182,13 +182,10 @@ def _options(plan: Plan) -> dict[str, Any]:
 
 
 def _start_head(model: PreTrainedModel, plan: Plan) -> None:
-    """Let the head begin with the names of the classes."""
-    task: Any = plan.recipe.task
-    device = judging.device()
-    asked = ZeroShot.of(plan.source, plan.data.labels.names, task.templates, device)
+    """Let the head begin with what the names of the classes answer, or Tip-Adapter."""
     (_, layer), *_ = last_layers(model)
-    rows = judging.encode_rows(task, plan.processor, plan.data.splits["train"], plan.data.labels)
-    asked.start(model.to(device), layer, rows, plan.settled["seed"])  # type: ignore[arg-type]
+    rows = judging.as_they_are(plan, "train")
+    judging.asked(plan).start(model.to(judging.device()), layer, rows, plan.settled["seed"])  # type: ignore[arg-type]
     model.to("cpu")  # type: ignore[arg-type]
 
 
@@ -214,7 +211,7 @@ def refine(
             model,
             training.validation,
             loss=training.loss,
-            tally=training.tally,
+            tally=partial(training.tally, model),
             collator=training.collator,
             settled=plan.settled,
             folder=str(training.folder),

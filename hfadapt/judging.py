@@ -14,6 +14,8 @@ from hfadapt.data.labels import Labels
 from hfadapt.folder import Run
 from hfadapt.planning import Plan, knows_texts
 from hfadapt.scoring import baselines, drawing, evaluated, pixels, retrieval
+from hfadapt.scoring.base_to_new import BaseToNew
+from hfadapt.scoring.kinds import BASE_TO_NEW, ZERO_SHOT
 from hfadapt.scoring.tally import Score, Tally
 from hfadapt.tasks._pictures import opened
 from hfadapt.tasks.base import Task
@@ -76,6 +78,20 @@ def tally(task: Task, labels: Labels, metrics: Any, *, seed: int, replicates: in
     return Tally(labels.kind, labels.names, replicates=replicates, seed=seed, extra=extra)
 
 
+def along(plan: Plan) -> Callable[[torch.nn.Module], Any]:
+    """Makes an empty tally for the scores of a model on the validation rows while it trains, without intervals.
+
+    How pictures are told by the names of their classes is counted where the recipe is about that, since it needs
+    the texts of all classes each time.
+    """
+    task, labels, seed = plan.recipe.task, plan.data.labels, plan.settled["seed"]
+    fresh = partial(tally, task, labels, plan.recipe.metrics, seed=seed, replicates=0)
+    wanted = plan.data.prompted or str(plan.settled["metric_for_best_model"]) in (*ZERO_SHOT, *BASE_TO_NEW)
+    if not (wanted and labels.kind == "pairs" and labels.names):
+        return lambda model: fresh()
+    return _with_classes(task, plan.processor, plan.data.splits["validation"], labels, fresh, seed, 0)
+
+
 def judge(
     model: torch.nn.Module,
     task: Task,
@@ -92,7 +108,7 @@ def judge(
     """How a model does on rows, with intervals; metrics: of the `evaluate` library; settled: training arguments."""
     fresh: Callable[[], Any] = partial(tally, task, labels, metrics, seed=seed, replicates=REPLICATES)
     if labels.kind == "pairs" and labels.names:
-        fresh = _with_classes(model, task, processor, rows, labels, fresh, seed)
+        fresh = partial(_with_classes(task, processor, rows, labels, fresh, seed, REPLICATES), model)
     encoded = encode_rows(task, processor, rows, labels)
     return evaluate(
         model,
@@ -106,14 +122,23 @@ def judge(
 
 
 def _with_classes(
-    model: Any, task: Any, processor: Any, rows: Any, labels: Labels, fresh: Callable[[], Any], seed: int
-) -> Callable[[], Any]:
-    asked = zero_shot.ZeroShot(model, processor.tokenizer, labels.names, task.templates)
-    class_of = {i: label for i, label in zip(rows["_image"], rows["label"], strict=True) if label >= 0}
+    task: Any, processor: Any, rows: Any, labels: Labels, fresh: Callable[[], Any], seed: int, replicates: int
+) -> Callable[[Any], Any]:
+    """Makes of a model an empty tally of pairs that tells their classes too.
 
-    def both() -> zero_shot.WithZeroShot:
-        its = Tally("label", labels.names, replicates=REPLICATES, seed=seed)
-        return zero_shot.WithZeroShot(fresh(), asked, class_of, its)
+    fresh: makes one of the pairs alone.
+    """
+    class_of = {i: label for i, label in zip(rows["_image"], rows["label"], strict=True) if label >= 0}
+    new = [labels.id_of[name] for name in task.new_classes or ()]
+
+    def both(model: Any) -> zero_shot.WithZeroShot:
+        return zero_shot.WithZeroShot(
+            fresh(),
+            partial(zero_shot.ZeroShot, model, processor.tokenizer, labels.names, task.templates),
+            class_of,
+            Tally("label", labels.names, replicates=replicates, seed=seed),
+            BaseToNew(new, len(labels), replicates=replicates, seed=seed) if new else None,
+        )
 
     return both
 
@@ -157,12 +182,33 @@ def _pictures(plan: Plan) -> dict[str, Scores]:
         pixels.picture_baselines(labels.kind, labels.names, pictures["train"], judged, seed=seed, replicates=REPLICATES)
     )
     if labels.kind == "label" and knows_texts(plan.config):
-        asked = zero_shot.ZeroShot.of(plan.source, labels.names, task.templates, device())  # type: ignore[attr-defined]
-        found["zero-shot"] = {
-            split: asked.scores(encode(plan, split), Tally("label", labels.names, replicates=REPLICATES, seed=seed))
-            for split in JUDGED
+        ways = {"zero-shot": zero_shot.ZeroShot.of(plan.source, labels.names, task.templates, device())}  # type: ignore[attr-defined]
+        if task.head == "tip-adapter":  # type: ignore[attr-defined]
+            ways["tip-adapter"] = asked(plan)
+        found |= {
+            name: {
+                split: way.scores(encode(plan, split), Tally("label", labels.names, replicates=REPLICATES, seed=seed))
+                for split in JUDGED
+            }
+            for name, way in ways.items()
         }
     return found
+
+
+def asked(plan: Plan) -> zero_shot.ZeroShot:
+    """What a classifier's head starts from: the names of the classes, or these and a memory of training pictures."""
+    task: Any = plan.recipe.task
+    if task.head != "tip-adapter":
+        return zero_shot.ZeroShot.of(plan.source, plan.data.labels.names, task.templates, device())
+    tip = zero_shot.TipAdapter.of(plan.source, plan.data.labels.names, task.templates, device())
+    tip.remember(as_they_are(plan, "train"), task.shots, plan.settled["seed"])
+    tip.choose(as_they_are(plan, "validation"))
+    return tip
+
+
+def as_they_are(plan: Plan, split: str) -> Rows:
+    """The rows of a split, not varied even where they train."""
+    return encode_rows(plan.recipe.task, plan.processor, plan.data.splits[split], plan.data.labels)
 
 
 def _pairs(plan: Plan) -> dict[str, Scores]:
@@ -173,7 +219,9 @@ def _pairs(plan: Plan) -> dict[str, Scores]:
     for split in JUDGED:
         rows = plan.data.splits[split]
         fresh = partial(tally, task, labels, (), seed=seed, replicates=REPLICATES)
-        streamed = (_with_classes(model, task, plan.processor, rows, labels, fresh, seed) if labels.names else fresh)()
+        streamed = fresh()
+        if labels.names:
+            streamed = _with_classes(task, plan.processor, rows, labels, fresh, seed, REPLICATES)(model)
         for batch, targets in zero_shot.batches(encode(plan, split), task.collator(plan.processor)):
             with torch.no_grad():
                 outputs = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})

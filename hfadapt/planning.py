@@ -99,9 +99,11 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         _refuse_lone_tower(recipe, source, config)
         _refuse_headless(recipe, source, config)
     with _gathering(problems, recipe):
-        data = load(recipe.data, task.roles, task.kind, seed=int(recipe.train.get("seed", 42)), known_labels=own)
+        seed = int(recipe.train.get("seed", 42))
+        data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=own, prompts=task.prompts)
     if problems:
         raise HfadaptError(*problems)
+    recipe = recipe.model_copy(update={"task": (task := task.settled(data))})
     task.configure(config, data.labels)
     if hasattr(config, "use_cache"):
         config.use_cache = False
@@ -118,14 +120,11 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         parts = anatomy(model, new)
         wrapped = recipe.adapt.wrap(model, parts)
         stages = tuple(recipe.adapt.stages(wrapped, parts))
-    problems += _misfits(recipe, data, settled, processes)
-    if problems:
+    if problems := [*problems, *_misfits(recipe, data, settled, processes)]:
         raise RecipeError(*problems)
     steps = settings.total_steps(settled, len(data.splits["train"]), processes)
-    problems = [
-        replace(p, where=recipe.origin(p.field)) for p in _rehearsed(recipe, data, settled, stages, steps, processes)
-    ]
-    if problems:
+    late = _rehearsed(recipe, data, settled, stages, steps, processes)
+    if problems := [replace(p, where=recipe.origin(p.field)) for p in late]:
         raise RecipeError(*problems)
     return Plan(
         recipe=recipe,
@@ -160,7 +159,7 @@ def knows_texts(config: PreTrainedConfig) -> bool:
 
 def _refuse_lone_tower(recipe: Recipe, source: Source, config: PreTrainedConfig) -> None:
     """Stop where a task needs a backbone that knows pictures and texts, and this one does not."""
-    asked = getattr(recipe.task, "head", "new") == "zero-shot"
+    asked = getattr(recipe.task, "head", "new") != "new"
     if (recipe.task.contrasts or asked) and not knows_texts(config):
         says = f"'{source.name}' knows no pictures and texts together: its kind is '{config.model_type}'."
         raise HfadaptError(Problem(says, "task.head" if asked else "model", hint="Use a CLIP or SigLIP checkpoint."))
@@ -336,7 +335,7 @@ def _misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes
         batch, field = settled["per_device_train_batch_size"], "train.dataloader_drop_last"
         says = f"The {len(data.splits['train']):,} training rows do not fill a batch of {batch:,}, so all are dropped."
         problems.append(Problem(says, field, recipe.origin(field), "Lower per_device_train_batch_size."))
-    known = [*names_for(data.labels.kind, data.labels.names), "loss"]
+    known = [*names_for(data.labels.kind, data.labels.names), *(["base_accuracy"] if data.new else []), "loss"]
     chosen = str(settled["metric_for_best_model"])
     if chosen not in known and not recipe.metrics:
         where = recipe.origin("train.metric_for_best_model")
@@ -349,7 +348,7 @@ def _misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes
             field = "task.loss.class_weights"
             says = f"There is no label '{name}'."
             problems.append(Problem(says, field, recipe.origin(field), did_you_mean(name, data.labels.names)))
-    if getattr(recipe.task, "head", "new") == "zero-shot" and data.labels.kind != "label":
+    if getattr(recipe.task, "head", "new") != "new" and data.labels.kind != "label":
         says = "A head that starts from the names of the classes needs one label a row."
         problems.append(Problem(says, "task.head", recipe.origin("task.head")))
     if data.labels.kind == "pairs":

@@ -58,8 +58,8 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
     with quiet():
         model, processor = _model(run, recipe)
         names = [model.config.id2label[i] for i in sorted(model.config.id2label)]
-        data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=names)
-        labels = data.labels
+        data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=names, prompts=task.prompts)
+        task, labels = task.settled(data), data.labels
         if labels.kind in ("label", "labels") and list(labels.names) != names:
             raise HfadaptError(f"The model tells {', '.join(names)} apart; the data hold {', '.join(labels.names)}.")
         return {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hfadapt.backbones.base import Source
+from hfadapt.data.prompts import prompt
 from hfadapt.errors import HfadaptError, Problem
+from hfadapt.scoring.base_to_new import BaseToNew
+from hfadapt.scoring.kinds import ZERO_SHOT
 from hfadapt.scoring.tally import Score, Tally
 from hfadapt.tasks._pictures import stack
 from hfadapt.tasks.image_text_contrastive import tokens
@@ -22,10 +25,15 @@ if TYPE_CHECKING:
     from hfadapt.training.rows import Rows
 
 _AT_ONCE = 64
+_TEXTS_AT_ONCE = 256
 _MOST_ROWS = 5_000
 """So many training pictures are looked at to start a head."""
 _RIDGE = 1e-3
 """The weight of the ridge penalty, relative to the mean square of the features."""
+ALPHAS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""How much Tip-Adapter's memory may weigh beside the names, which at 0 answer alone."""
+BETAS = (1.0, 3.0, 5.5, 10.0, 30.0, 100.0)
+"""How quickly a remembered picture may count for less as it is less alike; 5.5 is the paper's for ImageNet."""
 
 
 class ZeroShot:
@@ -38,12 +46,11 @@ class ZeroShot:
     def __init__(self, model: PreTrainedModel, tokenizer: Any, names: Sequence[str], templates: Sequence[str]):
         self.model = model.eval()
         self.scale = float(model.logit_scale.detach().exp())  # type: ignore[operator,union-attr]
-        with torch.no_grad():
-            self.classes = torch.stack([self._class(tokenizer, name, templates) for name in names])
+        self.classes = self._classes(tokenizer, names, templates)
         """(classes, dimensions), of unit length."""
 
     @classmethod
-    def of(cls, source: Source, names: Sequence[str], templates: Sequence[str], device: torch.device) -> ZeroShot:
+    def of(cls, source: Source, names: Sequence[str], templates: Sequence[str], device: torch.device) -> Self:
         """The untouched checkpoint.
 
         Raises:
@@ -66,17 +73,27 @@ class ZeroShot:
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
         return cls(model.to(device), tokenizer, names, templates)
 
-    def _class(self, tokenizer: Any, name: str, templates: Sequence[str]) -> Tensor:
-        encoded = tokens([template.format(name.replace("_", " ")) for template in templates], tokenizer)
-        batch = tokenizer.pad(encoded, padding="longest", return_tensors="pt").to(self.model.device)
-        found = functional.normalize(self.model.get_text_features(**batch).pooler_output, dim=-1)  # type: ignore[operator]
-        return functional.normalize(found.mean(0), dim=-1)
+    @torch.no_grad()
+    def _classes(self, tokenizer: Any, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        texts = [prompt(template, name) for name in names for template in templates]
+        found = []
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            encoded = tokens(texts[start : start + _TEXTS_AT_ONCE], tokenizer)
+            batch = tokenizer.pad(encoded, padding="longest", return_tensors="pt").to(self.model.device)
+            features = self.model.get_text_features(**batch).pooler_output  # type: ignore[operator]
+            found.append(functional.normalize(features.float(), dim=-1))
+        of_class = torch.cat(found).unflatten(0, (len(names), len(templates)))
+        return functional.normalize(of_class.mean(1), dim=-1)
 
     @torch.no_grad()
+    def embeddings(self, pictures: Tensor) -> Tensor:
+        """pictures: pixel values (rows, 3, height, width) → (rows, dimensions), of unit length."""
+        found = self.model.get_image_features(pixel_values=pictures.to(self.model.device)).pooler_output  # type: ignore[operator]
+        return functional.normalize(found.float(), dim=-1)
+
     def logits(self, pictures: Tensor) -> Tensor:
         """pictures: pixel values (rows, 3, height, width) → (rows, classes)."""
-        found = self.model.get_image_features(pixel_values=pictures.to(self.model.device)).pooler_output  # type: ignore[operator]
-        return self.of_embeddings(functional.normalize(found.float(), dim=-1))
+        return self.of_embeddings(self.embeddings(pictures))
 
     def of_embeddings(self, embeddings: Tensor) -> Tensor:
         """embeddings: of pictures, of unit length, (rows, dimensions) → logits (rows, classes)."""
@@ -94,7 +111,8 @@ class ZeroShot:
 
         The Auto classes' heads read another pooling of the tower than the one that the texts were trained
         with, so the class embeddings can't be copied. The layer is fitted to the zero-shot logits of the
-        training pictures instead, by ridge regression; no label is looked at.
+        training pictures instead, by ridge regression. Where these logits come from names alone, no label is
+        looked at.
         """
         seen: list[Tensor] = []
         hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().double().cpu()))
@@ -118,12 +136,73 @@ class ZeroShot:
             layer.bias.copy_(middle - weight @ centre)
 
 
+class TipAdapter(ZeroShot):
+    """A two-tower checkpoint asked for classes by their names and by a memory of training pictures.
+
+    Zhang et al. 2022 (https://arxiv.org/abs/2207.09519): to the logits of the names is added, for each remembered
+    picture, `alpha · exp(-beta · (1 - cosine))` at its class. Their Tip-Adapter-F then trains the memory itself;
+    here what trains is the head that is fitted to these logits. Such a head is linear in the mean of the tower's
+    patches, so it keeps the drift of the memory over all pictures, and not what single ones are remembered for.
+    `scores` has the exact answers.
+    """
+
+    keys: Tensor
+    """Embeddings of the remembered pictures, (pictures, dimensions)."""
+    values: Tensor
+    """Their classes, (pictures, classes) of 0 and 1."""
+    alpha = beta = 0.0
+
+    def remember(self, rows: Rows, shots: int, seed: int) -> None:
+        """Take up to so many rows of each class, drawn by the seed, into an empty memory; rows have one label each."""
+        targets = np.asarray(rows.table["labels"][:])
+        order = np.random.default_rng([seed, 6]).permutation(len(targets))
+        drawn = [order[targets[order] == label][:shots] for label in range(len(self.classes))]
+        self.keys, labels = self._embedded(rows, np.sort(np.concatenate(drawn)).tolist())
+        self.values = functional.one_hot(labels, len(self.classes)).to(self.keys)
+
+    def choose(self, rows: Rows) -> None:
+        """Set alpha and beta to those of a small grid that answer most rows rightly; nothing is trained.
+
+        Among equals the likelier answers count, and then the lesser alpha. What is scored on these rows
+        afterwards is a little too good.
+        """
+        embeddings, labels = self._embedded(rows, None)
+        tried = []
+        for self.alpha in ALPHAS:
+            for self.beta in BETAS:
+                found = self.of_embeddings(embeddings)
+                right = (found.argmax(-1) == labels).float().mean().item()
+                tried.append((right, -functional.cross_entropy(found, labels).item(), -self.alpha, self.beta))
+        *_, negative, self.beta = max(tried)
+        self.alpha = -negative
+
+    def of_embeddings(self, embeddings: Tensor) -> Tensor:
+        """embeddings: of pictures, of unit length, (rows, dimensions) → logits (rows, classes)."""
+        near = torch.exp(-self.beta * (1 - embeddings @ self.keys.T))
+        return super().of_embeddings(embeddings) + self.alpha * near @ self.values
+
+    def _embedded(self, rows: Rows, places: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+        """The embeddings and the label ids of some rows, or of all."""
+        found = [(self.embeddings(batch["pixel_values"]), targets) for batch, targets in batches(rows, stack, places)]
+        embeddings = torch.cat([one for one, _ in found])
+        return embeddings, torch.from_numpy(np.concatenate([its for _, its in found])).to(embeddings.device)
+
+
 class WithZeroShot:
     """Scores of pairs, and beside them how well the classes of the pictures are told by their names."""
 
-    def __init__(self, pairs: Any, asked: ZeroShot, class_of: Mapping[int, int], tally: Tally):
-        """pairs: a `Retrieval`; class_of: picture id → class id, of the pictures whose class is known."""
-        self.pairs, self.asked, self.class_of, self.tally = pairs, asked, class_of, tally
+    def __init__(
+        self,
+        pairs: Any,
+        ask: Callable[[], ZeroShot],
+        class_of: Mapping[int, int],
+        tally: Tally,
+        sides: BaseToNew | None = None,
+    ):
+        """pairs: a `Retrieval`; ask: makes what is asked, with the weights that the model has at the first row;
+        class_of: picture id → class id, of the pictures whose class is known; sides: counts base and new classes."""
+        self.pairs, self.ask, self.class_of, self.tally, self.sides = pairs, ask, class_of, tally, sides
+        self.asked: ZeroShot | None = None
         self.counted: set[int] = set()
 
     def add(self, predicted: Mapping[str, np.ndarray], targets: np.ndarray) -> None:
@@ -134,17 +213,22 @@ class WithZeroShot:
             if picture in self.class_of and picture not in self.counted:
                 self.counted.add(picture)
                 fresh.append(i)
-        if fresh:
-            embeddings = torch.from_numpy(predicted["image_embeds"][fresh]).to(self.asked.classes.device)
-            with torch.no_grad():
-                chances = self.asked.of_embeddings(embeddings).softmax(-1).double().cpu().numpy()
-            self.tally.add(chances, np.array([self.class_of[i] for i in targets[fresh, 0].tolist()]))
+        if not fresh:
+            return
+        self.asked = self.asked or self.ask()
+        embeddings = torch.from_numpy(predicted["image_embeds"][fresh]).to(self.asked.classes.device)
+        with torch.no_grad():
+            chances = self.asked.of_embeddings(embeddings).softmax(-1).double().cpu().numpy()
+        classes = np.array([self.class_of[i] for i in targets[fresh, 0].tolist()])
+        self.tally.add(chances, classes)
+        if self.sides:
+            self.sides.add(chances, classes)
 
     def scores(self) -> dict[str, Score]:
-        """Those of the pairs, `zero_shot_accuracy` and `zero_shot_f1_macro`."""
-        found = self.tally.scores()
-        named = {f"zero_shot_{name}": found[name] for name in ("accuracy", "f1_macro") if name in found}
-        return {**self.pairs.scores(), **named}
+        """Those of the pairs, those of `kinds.ZERO_SHOT`, and of base and new classes where they are told apart."""
+        found = {f"zero_shot_{name}": score for name, score in self.tally.scores().items()}
+        named = {name: found[name] for name in ZERO_SHOT if name in found}
+        return {**self.pairs.scores(), **named, **(self.sides.scores() if self.sides else {})}
 
 
 def _drawn(rows: int, seed: int) -> list[int]:

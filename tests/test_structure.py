@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "section", "kind", "noise", "__init__"},
     {"discover", "upstream"},
-    {"settings", "data.text", "data.images", "data.near", "data.augmenting"},
+    {"settings", "data.text", "data.images", "data.near", "data.augmenting", "data.prompts"},
     {"backbones"},
     {"tasks", "methods"},
     {"recipe"},

@@ -210,7 +210,7 @@ def test_a_picture_counts_once_for_its_class(asked):
     answered = asked.of_embeddings(pictures).argmax(-1).tolist()
     class_of = {10: answered[0], 11: 1 - answered[1], 12: answered[2]}
     for batches in (([0, 0, 1], [1, 2, 3]), ([0, 1, 2, 3, 0, 1],)):
-        both = WithZeroShot(Pairs(), asked, class_of, Tally("label", NAMES))
+        both = WithZeroShot(Pairs(), lambda: asked, class_of, Tally("label", NAMES))
         for rows in batches:
             found = {"image_embeds": pictures[rows].numpy(), "text_embeds": pictures[rows].numpy()}
             both.add(found, np.array([[10 + row, 100 + i] for i, row in enumerate(rows)]))
@@ -221,7 +221,7 @@ def test_a_picture_counts_once_for_its_class(asked):
 
 
 def test_pairs_without_classes_have_no_such_scores(asked):
-    both = WithZeroShot(Pairs(), asked, {}, Tally("label", NAMES))
+    both = WithZeroShot(Pairs(), lambda: asked, {}, Tally("label", NAMES))
     both.add({"image_embeds": np.eye(16, dtype=np.float32)[:2]}, np.array([[1, 2], [3, 4]]))
     assert both.scores() == {"recall@1": 2}
 

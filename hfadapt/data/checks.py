@@ -52,34 +52,36 @@ class Split:
         return "picture" if self.picture else "text"
 
 
-def of_inputs(given: Mapping[str, Split], kind: Kind, files: Sequence[str]) -> Iterator[Finding]:
+def of_inputs(
+    given: Mapping[str, Split], kind: Kind, files: Sequence[str], *, prompted: bool = False
+) -> Iterator[Finding]:
     """Warnings about the inputs of the rows as they were given, before shares are set aside.
 
-    files: what the rows' `file` counts.
+    files: what the rows' `file` counts; prompted: whether the texts of pairs are made of classes.
     """
     yield from _blanks(given, files)
     yield from _repeats(given["train"], kind)
     yield from _leaks(given, kind)
-    if kind == "pairs":
+    if kind == "pairs" and not prompted:
         yield from _shared(given["train"])
 
 
 def of_labels(
-    given: Mapping[str, Split], divided: Mapping[str, Split], labels: Labels, repeated: int
+    given: Mapping[str, Split], divided: Mapping[str, Split], labels: Labels, repeated: int, *, prompted: bool = False
 ) -> Iterator[Finding]:
     """Warnings about the labels, in the rows as given and in the final splits.
 
-    repeated: rows that name a label more than once.
+    repeated: rows that name a label more than once; prompted: whether the texts of pairs are made of the labels.
     """
     if labels.kind == "number":
         return
     if repeated:
         yield Finding(f"A label is named more than once in {count(repeated, 'row')}; it counts once.", repeated)
     totals = {split: _totals(its.ids, labels) for split, its in divided.items()}
-    if labels.kind == "pairs":
+    if labels.kind == "pairs" and not prompted:
         yield from _lookalikes(labels, totals["train"])
         return
-    yield from _conflicts(given["train"])
+    yield from _conflicts(given["train"], labels.kind)
     yield from _lookalikes(labels, totals["train"])
     if labels.kind == "label":
         yield from _imbalance(labels, totals["train"])
@@ -136,9 +138,10 @@ def _shared(train: Split) -> Iterator[Finding]:
         yield Finding(f"{says} the loss does not count them as negatives.", rows)
 
 
-def _conflicts(train: Split) -> Iterator[Finding]:
+def _conflicts(train: Split, kind: Kind) -> Iterator[Finding]:
+    same = train.whole(kind)
     # Two pictures may look the same at a glance, as digits do, and differ all the same.
-    _, text = np.unique(train.keys.exact if train.picture else train.keys.normal, return_inverse=True)
+    _, text = np.unique(same.exact if train.picture else same.normal, return_inverse=True)
     _, target = np.unique(train.ids, axis=0, return_inverse=True)
     pairs = np.unique(text.astype(np.int64) * len(train.rows) + target.reshape(-1))
     torn = np.bincount(pairs // len(train.rows)) > 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from hfadapt.data.labels import shown_names
@@ -11,6 +11,7 @@ from hfadapt.data.table import Table
 from hfadapt.errors import DataError, Problem, did_you_mean
 
 if TYPE_CHECKING:
+    from hfadapt.data.prompts import Prompts
     from hfadapt.tasks.base import Role
 
 
@@ -28,16 +29,19 @@ def choose(
     tables: Sequence[Table],
     *,
     never: Collection[str] = (),
+    prompts: Prompts | None = None,
 ) -> dict[str, Column]:
     """Role → column; roles that are optional and not named are left out. Every table has them all.
 
     named: role → column, as the recipe says; roles it names beyond `roles` are left alone.
     never: columns that are not guessed. The first table decides what is guessed.
+    prompts: of a task that asks for classes; where captions are made of them, the role of a text is left out.
 
     Raises:
         DataError: a table can't be opened, lacks a column, or leaves the choice open.
     """
     found = _opened(tables)
+    roles = _read(named, roles, tables[0], prompts) if prompts else roles
     columns = {role: Column(named[role], "recipe") for role in roles if role in named}
     problems = list(_twice(columns))
     # Targets and pictures first: the text is then the only other column of strings.
@@ -64,6 +68,20 @@ def likely_targets(named: Mapping[str, str], roles: Mapping[str, Role], table: T
     """
     targets = {role: its for role, its in roles.items() if its.holds == "target"}
     return {name for role, its in targets.items() for name in [named.get(role), *_by_name(its, table.columns)] if name}
+
+
+def _read(named: Mapping[str, str], roles: Mapping[str, Role], table: Table, prompts: Prompts) -> dict[str, Role]:
+    """The roles that columns play: no text where captions are made of classes, and the class where it is needed."""
+    (text,), (target,) = ([role for role, its in roles.items() if its.holds == what] for what in ("text", "target"))
+    has_texts = text in named or bool(_by_name(roles[text], table.columns))
+    has_classes = target in named or bool(_by_name(roles[target], table.columns))
+    made = prompts.captions == "classes" or (prompts.captions is None and has_classes and not has_texts)
+    if made and text in named:
+        says = "The captions are made of the classes, so no column of texts is read."
+        raise DataError(Problem(says, f"data.{text}", hint="Remove it, or say `captions: given`."))
+    needed = made or prompts.new is not None
+    read = {role: its for role, its in roles.items() if not (made and role == text)}
+    return read | {target: replace(roles[target], optional=not needed)}
 
 
 def _opened(tables: Iterable[Table]) -> list[dict[str, bool]]:

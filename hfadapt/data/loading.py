@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from hfadapt.data import (
     bad_rows,
     building,
     checks,
+    classes,
     columns,
     keys,
     local,
@@ -22,6 +23,7 @@ from hfadapt.data import (
     splits,
     targets,
 )
+from hfadapt.data.cells import CELL
 from hfadapt.data.checks import Split
 from hfadapt.data.columns import Column
 from hfadapt.data.labels import Labels
@@ -36,6 +38,7 @@ from hfadapt.errors import DataError, Problem
 if TYPE_CHECKING:
     import datasets
 
+    from hfadapt.data.prompts import Prompts
     from hfadapt.kind import Kind
     from hfadapt.recipe import Data
     from hfadapt.tasks.base import Role
@@ -68,6 +71,10 @@ class Loaded:
     """How each split came to be: `given`, or `10% of train, stratified, seed 42`."""
     fingerprint: str
     """The SHA-256 of all rows and the label names; of pictures their bytes count, not where they lie."""
+    prompted: bool = False
+    """Whether the texts of pairs are made of the labels."""
+    new: tuple[str, ...] = ()
+    """The labels that only test has rows of, because they are not to be trained on."""
 
 
 def load(
@@ -77,11 +84,13 @@ def load(
     *,
     seed: int,
     known_labels: Sequence[str] | None = None,
+    prompts: Prompts | None = None,
 ) -> Loaded:
     """The rows that a recipe names, checked and split.
 
     kind: tells from the first targets and `data.label_separator` what a row is answered with;
-    known_labels: those of the checkpoint, whose order is kept where the names are the same.
+    known_labels: those of the checkpoint, whose order is kept where the names are the same;
+    prompts: of a task that asks for classes by their names.
 
     Raises:
         DataError: the data can't be used as they are.
@@ -89,11 +98,12 @@ def load(
     images = [role for role, its in roles.items() if its.holds == "image"]
     chosen = splits.choose(data, sources.find(data, images), images)
     tables = [table for its in chosen.given.values() for table in its]
-    chosen_columns = columns.choose(data.columns, roles, tables)
+    chosen_columns = columns.choose(data.columns, roles, tables, prompts=prompts)
     of = {what: [r for r in chosen_columns if roles[r].holds == what] for what in ("text", "image", "target")}
     target = next(iter(of["target"]), None)
     # Where no target is needed, pairs are learnt, and a list of texts is as many pairs.
     pairs = all(its.optional for its in roles.values() if its.holds == "target")
+    prompted = prompts is not None and not of["text"]
     files: list[str] = []
     read = {
         split: rows.read(its, chosen_columns, of["text"], files, pictures=of["image"], several=pairs)
@@ -101,11 +111,50 @@ def load(
     }
     _refuse_unreadable(read, chosen, data, files)
 
-    answered = kind([], data.label_separator) if pairs else _kind(read, kind, data, chosen_columns[target or ""])
+    asks = prompted or not pairs
+    answered = _kind(read, kind, data, chosen_columns[target or ""]) if asks else kind([], data.label_separator)
     listed = chosen.given["train"][0].label_names(chosen_columns[target].name) if target else ()
     raw = {split: its.rows for split, its in read.items()}
-    labels, understood = targets.understand(raw, answered, data, listed=listed, known=known_labels)
-    looks = {role: looking.look({s: its.inputs[role] for s, its in raw.items()}, seed) for role in of["image"]}
+    # A row whose text is made of its label can't do without.
+    telling: Kind = "label" if prompted else answered
+    labels, understood = targets.understand(raw, telling, data, listed=listed, known=known_labels)
+    new = classes.new_classes(prompts, labels) if prompts else ()
+    if prompts and prompted:
+        raw = {s: classes.captioned(its, understood[s].ids, labels, roles, prompts) for s, its in raw.items()}
+    usable, skipped = _checked(read, raw, understood, labels, data, files, seed)
+    labels = replace(labels, kind=answered)
+    divided = _divided(usable, chosen, labels, seed)
+    order = [role for role in roles if role in chosen_columns or (prompted and roles[role].holds == "text")]
+    finished = building.finish(classes.without(divided, labels, new) if new else divided, target, order, labels)
+    return Loaded(
+        splits=finished.splits,
+        labels=labels,
+        columns=chosen_columns,
+        files=tuple(files),
+        findings=tuple(_findings(chosen, usable, divided, labels, understood, files, prompts if prompted else None)),
+        skipped=skipped,
+        made=_made(divided, chosen, labels, seed, bool(new)),
+        fingerprint=finished.fingerprint,
+        prompted=prompted,
+        new=new,
+    )
+
+
+def _checked(
+    read: Mapping[str, Reading],
+    raw: Mapping[str, Rows],
+    understood: Mapping[str, Targets],
+    labels: Labels,
+    data: Data,
+    files: list[str],
+    seed: int,
+) -> tuple[dict[str, Split], tuple[BadRow, ...]]:
+    """The usable rows of each split, and those that are left out.
+
+    raw: the rows that were read, with the texts that are made.
+    """
+    images = [role for role, column in raw["train"].inputs.items() if column.type == CELL]
+    looks = {role: looking.look({s: its.inputs[role] for s, its in raw.items()}, seed) for role in images}
     refused = {split: _refused(its, understood[split], looks, split) for split, its in raw.items()}
     bad = {split: _bad(its, refused[split], files) for split, its in read.items()}
     usable = {split: _usable(its, refused[split], understood[split], looks, split) for split, its in raw.items()}
@@ -114,23 +163,27 @@ def load(
     skipped = _settled(bad, read, data, () if bad["train"] else same)
     if same:
         raise DataError(*same)
+    return usable, skipped
 
-    divided = _divided(usable, chosen, labels, seed)
-    finished = building.finish(divided, target, list(chosen_columns), labels)
-    return Loaded(
-        splits=finished.splits,
-        labels=labels,
-        columns=chosen_columns,
-        files=tuple(files),
-        findings=(
-            *(says for split, its in chosen.given.items() for table in its for says in table.remarks(split)),
-            *checks.of_inputs(usable, labels.kind, files),
-            *checks.of_labels(usable, divided, labels, sum(its.repeated for its in understood.values())),
-        ),
-        skipped=skipped,
-        made=_made(divided, chosen, labels, seed),
-        fingerprint=finished.fingerprint,
-    )
+
+def _findings(
+    chosen: Chosen,
+    usable: Mapping[str, Split],
+    divided: Mapping[str, Split],
+    labels: Labels,
+    understood: Mapping[str, Targets],
+    files: Sequence[str],
+    prompts: Prompts | None,
+) -> Iterator[Finding]:
+    """What a person should know; prompts: where the texts are made of the labels."""
+    for split, its in chosen.given.items():
+        for table in its:
+            yield from table.remarks(split)
+    if prompts and prompts.captions is None:
+        yield classes.announced(prompts)
+    repeated = sum(its.repeated for its in understood.values())
+    yield from checks.of_inputs(usable, labels.kind, files, prompted=bool(prompts))
+    yield from checks.of_labels(usable, divided, labels, repeated, prompted=bool(prompts))
 
 
 def _refuse_unreadable(read: Mapping[str, Reading], chosen: Chosen, data: Data, files: list[str]) -> None:
@@ -213,9 +266,11 @@ def _divided(usable: Mapping[str, Split], chosen: Chosen, labels: Labels, seed: 
     return {split: train.where(masks[split]) if split in masks else usable[split] for split in local.SPLITS}
 
 
-def _made(divided: Mapping[str, Split], chosen: Chosen, labels: Labels, seed: int) -> dict[str, str]:
+def _made(divided: Mapping[str, Split], chosen: Chosen, labels: Labels, seed: int, less: bool) -> dict[str, str]:
+    """How each split came to be; less: whether those to train by are without the new classes."""
     how = "stratified, " if labels.names else ""
     made = {split: f"{100 * share:.4g}% of train, {how}seed {seed}" for split, share in chosen.shares.items()}
     if made:
         made["train"] = f"given, less {' and '.join(split for split in local.SPLITS if split in chosen.shares)}"
-    return {split: made.get(split, "given") for split in divided}
+    base = {split: ", base classes only" if less and split != "test" else "" for split in divided}
+    return {split: f"{made.get(split, 'given')}{base[split]}" for split in divided}

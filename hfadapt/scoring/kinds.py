@@ -22,6 +22,10 @@ RECALLED_AT = (1, 5, 10)
 WAYS = ("image_to_text", "text_to_image")
 PAIRED = tuple(f"{way}recall@{k}" for way in ("", *(f"{way}_" for way in WAYS)) for k in RECALLED_AT)
 """Metrics of pairs, which `retrieval` computes; `recall@K` is the mean of both ways."""
+ZERO_SHOT = ("zero_shot_accuracy", "zero_shot_f1_macro")
+"""Metrics of pairs with labels, which are told by their names."""
+BASE_TO_NEW = ("base_accuracy", "new_accuracy", "harmonic_mean")
+"""Metrics of pairs of which some labels are not trained on; see `base_to_new`."""
 
 
 class Answers(ABC):
@@ -154,9 +158,9 @@ STREAMED: Mapping[Kind, type[Answers]] = {
 
 
 def names_for(kind: Kind, names: Sequence[str]) -> tuple[str, ...]:
-    """The metrics that a kind offers for labels of these names (none for numbers and pairs)."""
+    """The metrics that a kind offers for labels of these names (none for numbers, and for pairs without labels)."""
     if kind == "pairs":
-        return PAIRED
+        return (*PAIRED, *ZERO_SHOT) if names else PAIRED
     of = STREAMED[kind]
     per_label = [f"{metric}[{name}]" for metric in PER_LABEL for name in names] if kind != "number" else []
     return (*of.summed, *of.ranked, *per_label)
@@ -168,7 +172,8 @@ def best_first(metric_name: str) -> bool:
     Raises:
         HfadaptError: no kind offers such a metric.
     """
-    known = list(dict.fromkeys(name for kind in get_args(Kind) for name in names_for(kind, ())))
+    of_labels = (*ZERO_SHOT, *BASE_TO_NEW)
+    known = list(dict.fromkeys([name for kind in get_args(Kind) for name in names_for(kind, ())] + [*of_labels]))
     metric, bracket, _ = metric_name.partition("[")
     if metric_name not in known and not (metric in PER_LABEL and bracket and metric_name.endswith("]")):
         raise HfadaptError(f"There is no metric '{metric_name}'. {did_you_mean(metric_name, known)}")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from hfadapt.backbones.base import Source
     from hfadapt.data.labels import Labels
+    from hfadapt.data.loading import Loaded
+    from hfadapt.data.prompts import Prompts
 
 
 Columns = Mapping[str, Sequence[Any]]
@@ -73,6 +75,20 @@ class Task(Variant):
     def mixes(self) -> bool:
         """Whether a training row is mixed with another one that is drawn for it."""
         return False
+
+    @property
+    def augments(self) -> bool:
+        """Whether training pictures are changed at random."""
+        return False
+
+    @property
+    def prompts(self) -> Prompts | None:
+        """What reading the rows depends on where classes are asked for by their names; None elsewhere."""
+        return None
+
+    def settled(self, data: Loaded) -> Task:
+        """The same task with what the recipe left to the data."""
+        return self
 
     @abstractmethod
     def kind(self, target: Sequence[Any], separator: str | None) -> Kind:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from hfadapt.tasks import _pictures
@@ -42,9 +42,13 @@ class ImageClassification(_pictures.PictureTask, Classification):
         {"image": "star.png", "label": "angular"},
     )
 
-    head: Literal["new", "zero-shot"] = "new"
+    head: Literal["new", "zero-shot", "tip-adapter"] = "new"
     """Where the head starts: at random, or, with a backbone that knows texts too (CLIP, SigLIP), from the
-    names of the classes."""
+    names of the classes, or from these and a memory of some training pictures (Zhang et al. 2022,
+    https://arxiv.org/abs/2207.09519). The head is a linear layer in any case: it is fitted to what the names,
+    or Tip-Adapter, answer of the training pictures, and keeps of it what is linear in the tower's features."""
+    shots: Annotated[int, Field(ge=1)] = 16
+    """The most training pictures of a class that `tip-adapter` remembers, drawn by the seed."""
     templates: Annotated[list[str], Field(min_length=1)] = Field(default=["a photo of a {}."])
     """The sentences around a class's name by which a backbone that knows texts is asked for it."""
 
@@ -59,6 +63,12 @@ class ImageClassification(_pictures.PictureTask, Classification):
     @classmethod
     def _with_a_place(cls, values: list[str]) -> list[str]:
         return _pictures.checked_templates(values)
+
+    @model_validator(mode="after")
+    def _shots_of_a_memory(self) -> ImageClassification:
+        if "shots" in self.model_fields_set and self.head != "tip-adapter":
+            raise PydanticCustomError("refused", "'shots' goes with `head: tip-adapter` only.")
+        return self
 
     def configure(self, config: PreTrainedConfig, labels: Labels) -> None:
         """Also under the name by which a configuration of timm's models keeps its labels."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from hfadapt.data.prompts import Captions, Prompts, prompt
 from hfadapt.errors import HfadaptError, Problem
 from hfadapt.kind import IGNORED, Kind
 from hfadapt.tasks import _pictures
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from hfadapt.backbones.base import Source
     from hfadapt.data.labels import Labels
+    from hfadapt.data.loading import Loaded
 
 HIGHEST_SCALE = math.log(100)
 """Where CLIP's logit scale is clamped (Radford et al. 2021, section 2.5)."""
@@ -29,12 +31,15 @@ HIGHEST_SCALE = math.log(100)
 class ImageTextContrastive(_pictures.PictureTask):
     """Bring pictures and their texts together, and keep others apart, with CLIP's or SigLIP's two towers.
 
-    When to use: pictures with captions, for search either way or for zero-shot classification.
+    When to use: pictures with captions, for search either way or for zero-shot classification; pictures with
+    classes, to fine-tune a zero-shot classifier as it was pretrained (FLYP; Goyal et al. 2022,
+    https://arxiv.org/abs/2212.00638): the captions are then the `templates` around the names of the classes.
     Inputs: `image`, a path or a picture; `text`, a caption or a list of them; perhaps `label`, the class by
-    which zero-shot classification is judged. The loss is CLIP's symmetric cross-entropy (Radford et al. 2021,
-    https://arxiv.org/abs/2103.00020), or SigLIP's (Zhai et al. 2023, https://arxiv.org/abs/2303.15343) where
-    the backbone has a logit bias, over the batches of all processes. Rows with the same picture or the same
-    text are no negatives of each other.
+    which zero-shot classification is judged. Without texts, `label` makes them. The loss is CLIP's symmetric
+    cross-entropy (Radford et al. 2021, https://arxiv.org/abs/2103.00020), or SigLIP's (Zhai et al. 2023,
+    https://arxiv.org/abs/2303.15343) where the backbone has a logit bias, over the batches of all processes.
+    Rows with the same picture or the same text are no negatives of each other, so neither are rows of one
+    class; in FLYP's paper they are.
     """
 
     modality: ClassVar = "image-text"
@@ -48,7 +53,12 @@ class ImageTextContrastive(_pictures.PictureTask):
         "text": Role(
             "text", "Its caption, or a list of captions.", ("text", "caption", "captions", "sentence", "title")
         ),
-        "label": Role("target", "The class for zero-shot scores.", optional=True),
+        "label": Role(
+            "target",
+            "The class for zero-shot scores, and for captions where there are none.",
+            ("label", "labels", "target", "class", "category"),
+            optional=True,
+        ),
     }
     examples: ClassVar[tuple[dict[str, Any], ...]] = (
         {"image": "circle.png", "text": "a round thing"},
@@ -60,12 +70,46 @@ class ImageTextContrastive(_pictures.PictureTask):
     max_length: Annotated[int, Field(ge=4)] | None = None
     """The most tokens of a text; longer ones are cut at the end. By default what the backbone takes."""
     templates: Annotated[list[str], Field(min_length=1)] = Field(default=["a photo of a {}."])
-    """The sentences around a class's name by which zero-shot classification asks for it."""
+    """The sentences around a class's name by which zero-shot classification asks for it. Where captions are made
+    of the classes, one is drawn on each visit to a training row, and the first stands in evaluation."""
+    captions: Captions | None = None
+    """Whether captions are `given` or made of the `classes`; by default made where no column is named like a text
+    and one holds labels."""
+    new_classes: Annotated[float, Field(gt=0, lt=1)] | Annotated[list[str], Field(min_length=1)] | None = None
+    """The classes to leave out of training and validation, by name or as the share of all that is the last in
+    their order. The test rows are then judged base classes among base and new among new, as by Zhou et al. 2022
+    (https://arxiv.org/abs/2203.05557)."""
 
     @field_validator("templates")
     @classmethod
     def _with_a_place(cls, values: list[str]) -> list[str]:
         return _pictures.checked_templates(values)
+
+    @property
+    def prompts(self) -> Prompts:
+        """What captions and classes depend on."""
+        new = tuple(self.new_classes) if isinstance(self.new_classes, list) else self.new_classes
+        return Prompts(tuple(self.templates), self.captions, new)
+
+    def settled(self, data: Loaded) -> ImageTextContrastive:
+        """With `captions` as the columns decided, and the names of the new classes."""
+        new = list(data.new) or None
+        return self.model_copy(update={"captions": "classes" if data.prompted else "given", "new_classes": new})
+
+    @property
+    def varies(self) -> bool:
+        """Whether the training pictures are augmented, or one of several templates is drawn."""
+        return self.augments or (self.captions == "classes" and len(self.templates) > 1)
+
+    def vary(self, rows: Columns, processor: Any, draws: Sequence[np.random.Generator]) -> Columns:
+        """The rows with augmented pictures, and with drawn templates where the captions are made of the classes."""
+        rows = super().vary(rows, processor, draws) if self.augments else rows
+        if self.captions != "classes" or "text" not in rows:
+            return rows
+        before, _, after = self.templates[0].partition("{}")
+        names = [text.removeprefix(before).removesuffix(after) for text in rows["text"]]
+        drawn = [self.templates[int(draw.integers(len(self.templates)))] for draw in draws]
+        return {**rows, "text": [prompt(template, name) for template, name in zip(drawn, names, strict=True)]}
 
     @field_validator("augment")
     @classmethod
@@ -79,8 +123,13 @@ class ImageTextContrastive(_pictures.PictureTask):
         return "pairs"
 
     def score(self, kind: Kind) -> str:
-        """The mean of recall@1 from pictures to texts and back."""
-        return "recall@1"
+        """The mean of recall@1 from pictures to texts and back; of captions made of classes, how well classes are told.
+
+        With new classes those of validation are the base ones, and only they are asked for.
+        """
+        if self.captions != "classes":
+            return "recall@1"
+        return "base_accuracy" if self.new_classes else "zero_shot_accuracy"
 
     def configure(self, config: PreTrainedConfig, labels: Labels) -> None:
         """Nothing: the classes are no part of the model."""
