@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hfadapt.backbones._selecting import select
+from hfadapt.backbones._selecting import biases
 from hfadapt.errors import Problem, RecipeError
 from hfadapt.methods.base import Adaptation, Stage
 
@@ -30,8 +30,9 @@ class Bitfit(Adaptation):
         Raises:
             RecipeError: the backbone has no biases.
         """
-        biases = set(select(model, anatomy, ["biases", "head"], "adapt")) - set(anatomy.head)
-        if not biases:
+        found = biases(model) - set(anatomy.head)
+        names = [name for name in anatomy.everything if name in found]
+        if not names:
             says = "The backbone has no biases, so that nothing but the head would train."
             raise RecipeError(Problem(says, "adapt", hint="Use 'norm' or 'lora' instead."))
-        return [Stage("biases", dict.fromkeys([*sorted(biases), *anatomy.head], 1.0))]
+        return [Stage("biases", dict.fromkeys([*names, *anatomy.head], 1.0))]
