@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from hfadapt import upstream
-from hfadapt.errors import HfadaptError, Problem
+from hfadapt.backbones._selecting import Blocks, as_slice, blocks_of
+from hfadapt.errors import HfadaptError, Problem, one_line
 from hfadapt.methods.base import Adaptation, Stage
 
 if TYPE_CHECKING:
@@ -22,57 +23,117 @@ if TYPE_CHECKING:
 class PeftAdaptation(Adaptation):
     """An adapter that peft inserts into the blocks; the head trains in full.
 
-    Every key is a field of the peft config class named by `config`, checked against the installed peft.
+    Every key but those declared here is a field of the peft config class named by `config`, checked against the
+    installed peft. What peft's default does not fit, such as a block size that must divide the width of every
+    layer, follows from the model where the recipe does not say it; see `derived`.
     """
 
     model_config = ConfigDict(extra="allow")
+
+    # Left out of a recipe where it is not given, as peft's own fields are.
+    layers: Blocks | None = Field(default=None, exclude_if=lambda value: value is None)
+    """A slice of the blocks that get adapters, as Python writes it: `-4:`; of each tower. Else all of them."""
 
     config: ClassVar[str]
     """`module:Class` of the peft configuration."""
     ours: ClassVar[frozenset[str]] = frozenset({"task_type", "peft_type", "inference_mode", "modules_to_save"})
     """Fields that hfadapt derives from the model."""
+    unserved: ClassVar[Mapping[str, str]] = {}
+    """Fields of which hfadapt makes no use, each with the reason."""
+    convolutions: ClassVar[bool] = False
+    """Whether peft puts this adapter into convolutions too, and merges it there."""
 
     @model_validator(mode="after")
     def _upstream_fields(self) -> PeftAdaptation:
-        known = {k: v for k, v in upstream.fields(self.config).items() if k not in self.ours}
+        fields = upstream.fields(self.config)
+        known = {k: v for k, v in fields.items() if k not in self.ours | self.unserved.keys()}
+        # Those declared by the class have been checked, and are among what a misspelt key may mean.
+        known |= {name: upstream.Field(name, frozenset()) for name in type(self).model_fields}
         name, given = self.config.partition(":")[2], self.__pydantic_extra__ or {}
+        served = {key: value for key, value in given.items() if key not in self.unserved}
+        problems = [*upstream.wrong(served, known, name), *_out_of_range(given)]
+        problems += [(key, self.unserved[key]) for key in given if key in self.unserved]
+        if self.layers and "target_modules" in given:
+            problems.append(("layers", "Give 'layers' or 'target_modules', not both."))
         errors: list[InitErrorDetails] = [
             {"type": PydanticCustomError("peft", "{says}", {"says": says}), "loc": (key,), "input": None}
-            for key, says in (*upstream.wrong(given, known, name), *_out_of_range(given))
+            for key, says in problems
         ]
         if errors:
             raise ValidationError.from_exception_data(name, errors)
         return self
 
+    def targets(self, model: nn.Module, anatomy: Anatomy) -> list[str]:
+        """The names of the modules that get adapters, where the recipe names none: every linear layer of the blocks.
+
+        Where the blocks have none, their convolutions.
+
+        Raises:
+            HfadaptError: this kind of adapter does not fit the layers that there are.
+        """
+        from torch import nn
+
+        found = anatomy.linear_layers(model)
+        if not self.convolutions and all(isinstance(model.get_submodule(name), nn.Conv2d) for name in found):
+            kind = model.config.model_type  # type: ignore[union-attr]
+            says = f"{self.name} adapts linear layers only, and the blocks of '{kind}' hold none."
+            raise HfadaptError(Problem(says, "adapt", hint="Take lora, or a method that adds no adapters."))
+        return found
+
+    def derived(self, model: nn.Module, targets: Collection[str]) -> dict[str, Any]:
+        """Fields of the config that follow from the adapted layers, where the recipe does not give them."""
+        return {}
+
+    def without_weights(self, config: Any) -> None:
+        """Change a config so that its adapters can be made while the model has no weights, in the same shapes."""
+
     def wrap(self, model: nn.Module, anatomy: Anatomy) -> nn.Module:
         """Insert adapters into every linear layer of the blocks, unless the recipe names others.
 
-        Where the blocks have none, into their convolutions. Head parameters that the model itself owns, such
-        as the temperature of CLIP, stay as they are.
+        Head parameters that the model itself owns, such as the temperature of CLIP, stay as they are.
+
+        Raises:
+            HfadaptError: the adapters do not fit the layers, or the slice of blocks is empty.
         """
         import peft
         from transformers.pytorch_utils import Conv1D
 
         options: dict[str, Any] = dict(self.__pydantic_extra__ or {})
-        linear = anatomy.linear_layers(model)
-        _check_targets(options.setdefault("target_modules", sorted(linear)), model)
-        if any(isinstance(model.get_submodule(name), Conv1D) for name in linear):
+        if "target_modules" not in options:
+            options["target_modules"] = sorted(self._inside(self.targets(model, anatomy), anatomy))
+        _check_targets(options["target_modules"], model)
+        adapted = _matching(options["target_modules"], model)
+        fields = upstream.fields(self.config).keys()
+        if "fan_in_fan_out" in fields and any(isinstance(model.get_submodule(name), Conv1D) for name in adapted):
             options.setdefault("fan_in_fan_out", True)
-        config: Any = getattr(peft, self.config.partition(":")[2])(
-            modules_to_save=anatomy.head_modules(), inference_mode=False, **options
-        )
+        options = self.derived(model, adapted) | options
         on_meta = next(model.parameters()).is_meta
         try:
-            wrapped = peft.get_peft_model(model, config, low_cpu_mem_usage=on_meta)  # type: ignore[arg-type]
-        except (ValueError, TypeError) as error:
-            raise HfadaptError(Problem(f"peft refuses this: {str(error).rstrip('.')}.", "adapt")) from error
+            config: Any = getattr(peft, self.config.partition(":")[2])(
+                modules_to_save=anatomy.head_modules(), inference_mode=False, **options
+            )
+            if on_meta:
+                self.without_weights(config)
+            wrapped: nn.Module = peft.get_peft_model(model, config, low_cpu_mem_usage=on_meta)  # type: ignore[arg-type]
+        except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, ImportError) as error:
+            says = one_line(str(error)).rstrip(".")
+            raise HfadaptError(Problem(f"peft refuses this: {says}.", "adapt")) from error
         _show_geometry(wrapped)
         return wrapped
 
+    def _inside(self, names: Sequence[str], anatomy: Anatomy) -> list[str]:
+        """Those of the modules that lie inside the chosen blocks."""
+        if self.layers is None:
+            return list(names)
+        wanted = as_slice(self.layers)
+        for tower in anatomy.towers:
+            blocks_of(tower, wanted, self.layers, "adapt.layers")
+        chosen = tuple(f"{block}." for tower in anatomy.towers for block in tower.block_modules[wanted])
+        return [name for name in names if f"{name}.".startswith(chosen)]
+
     def stages(self, model: nn.Module, anatomy: Anatomy) -> Sequence[Stage]:
         """One stage in which the adapters and the head move."""
-        moving = [name for name, p in model.named_parameters() if p.requires_grad]
-        return [Stage(self.name, dict.fromkeys(moving, 1.0))]
+        return [Stage(self.name, {name: 1.0 for name, p in model.named_parameters() if p.requires_grad})]
 
     def keep(self, model: nn.Module, folder: Path) -> None:
         """Save the adapter, head included, into `adapter/`.
@@ -84,7 +145,36 @@ class PeftAdaptation(Adaptation):
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Merge the adapters into the weights."""
-        return model.merge_and_unload()  # type: ignore[operator,no-any-return]
+        from peft.utils import ModulesToSaveWrapper
+
+        plain: nn.Module = model.merge_and_unload()  # type: ignore[operator]
+        # Not every kind of adapter unwraps the head.
+        for name, module in list(plain.named_modules()):
+            if isinstance(module, ModulesToSaveWrapper):
+                parent, _, child = name.rpartition(".")
+                setattr(plain.get_submodule(parent), child, module.modules_to_save["default"])
+        return plain
+
+
+def widths(model: nn.Module, names: Collection[str]) -> list[tuple[int, int]]:
+    """(inputs, outputs) of each named layer, where it is a linear one or a convolution."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    found = []
+    for layer in map(model.get_submodule, names):
+        if isinstance(layer, nn.Linear):
+            found.append((layer.in_features, layer.out_features))
+        elif isinstance(layer, nn.Conv2d):
+            found.append((layer.in_channels, layer.out_channels))
+        elif isinstance(layer, Conv1D):
+            found.append((layer.weight.shape[0], layer.weight.shape[1]))
+    return found
+
+
+def divisor(numbers: Collection[int], limit: int, *, multiple_of: int = 1) -> int:
+    """The greatest common divisor not above a limit; 1 where there is none that is a multiple of a number."""
+    return next((n for n in range(limit, 0, -1) if n % multiple_of == 0 and not any(m % n for m in numbers)), 1)
 
 
 def _show_geometry(wrapped: nn.Module) -> None:
@@ -113,3 +203,9 @@ def _check_targets(targets: Any, model: nn.Module) -> None:
     for target in targets if isinstance(targets, list) else ():
         if not any(name == target or name.endswith(f".{target}") for name in names):
             raise HfadaptError(Problem(f"The backbone has no module '{target}'.", "adapt.target_modules"))
+
+
+def _matching(targets: Any, model: nn.Module) -> list[str]:
+    """The names of the modules that a list of names, or of ends of names, means; none for a pattern."""
+    ends = targets if isinstance(targets, list) else []
+    return [name for name, _ in model.named_modules() if any(f".{name}".endswith(f".{end}") for end in ends)]
