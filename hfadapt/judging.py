@@ -82,12 +82,13 @@ def along(plan: Plan) -> Callable[[torch.nn.Module], Any]:
     """Makes an empty tally for the scores of a model on the validation rows while it trains, without intervals.
 
     How pictures are told by the names of their classes is counted where the recipe is about that, since it needs
-    the texts of all classes each time.
+    the texts of all classes each time; and nowhere where the model is divided, since it needs all of it.
     """
     task, labels, seed = plan.recipe.task, plan.data.labels, plan.settled["seed"]
     fresh = partial(tally, task, labels, plan.recipe.metrics, seed=seed, replicates=0)
     wanted = plan.data.prompted or str(plan.settled["metric_for_best_model"]) in (*ZERO_SHOT, *BASE_TO_NEW)
-    if not (wanted and labels.kind == "pairs" and labels.names):
+    divided = plan.settled.get("fsdp") or plan.settled.get("deepspeed")
+    if divided or not (wanted and labels.kind == "pairs" and labels.names):
         return lambda model: fresh()
     return _with_classes(task, plan.processor, plan.data.splits["validation"], labels, fresh, seed, 0)
 
@@ -129,7 +130,7 @@ def _with_classes(
     fresh: makes one of the pairs alone.
     """
     class_of = {i: label for i, label in zip(rows["_image"], rows["label"], strict=True) if label >= 0}
-    new = [labels.id_of[name] for name in task.new_classes or ()]
+    new = [labels.id_of[name] for name in task.new]
 
     def both(model: Any) -> zero_shot.WithZeroShot:
         return zero_shot.WithZeroShot(

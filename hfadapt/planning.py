@@ -19,7 +19,7 @@ from hfadapt.methods.base import Adaptation, Stage, Surroundings
 from hfadapt.noise import quiet
 from hfadapt.pretraining import Pretraining, ask
 from hfadapt.recipe import Recipe
-from hfadapt.scoring.kinds import best_first, names_for
+from hfadapt.scoring.kinds import ZERO_SHOT, best_first, names_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -336,11 +336,13 @@ def _misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes
         says = f"The {len(data.splits['train']):,} training rows do not fill a batch of {batch:,}, so all are dropped."
         problems.append(Problem(says, field, recipe.origin(field), "Lower per_device_train_batch_size."))
     known = [*names_for(data.labels.kind, data.labels.names), *(["base_accuracy"] if data.new else []), "loss"]
-    chosen = str(settled["metric_for_best_model"])
+    best, chosen = "train.metric_for_best_model", str(settled["metric_for_best_model"])
     if chosen not in known and not recipe.metrics:
-        where = recipe.origin("train.metric_for_best_model")
         says = f"There is no metric '{chosen}' for this problem."
-        problems.append(Problem(says, "train.metric_for_best_model", where, did_you_mean(chosen, known)))
+        problems.append(Problem(says, best, recipe.origin(best), did_you_mean(chosen, known)))
+    if chosen in (*ZERO_SHOT, "base_accuracy") and (settled.get("fsdp") or settled.get("deepspeed")):
+        says = "To tell classes by their names takes the whole model, and here it is divided while it trains."
+        problems.append(Problem(says, best, recipe.origin(best), "Choose recall@1."))
     loss = getattr(recipe.task, "loss", None)
     weights = getattr(loss, "class_weights", None)
     for name in weights if isinstance(weights, dict) else ():

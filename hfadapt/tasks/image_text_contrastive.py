@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 from pydantic_core import PydanticCustomError
 
 from hfadapt.data.prompts import Captions, Prompts, prompt
@@ -80,6 +80,9 @@ class ImageTextContrastive(_pictures.PictureTask):
     their order. The test rows are then judged base classes among base and new among new, as by Zhou et al. 2022
     (https://arxiv.org/abs/2203.05557)."""
 
+    _prompted: bool = PrivateAttr(False)
+    _new: tuple[str, ...] = PrivateAttr(())
+
     @field_validator("templates")
     @classmethod
     def _with_a_place(cls, values: list[str]) -> list[str]:
@@ -92,19 +95,30 @@ class ImageTextContrastive(_pictures.PictureTask):
         return Prompts(tuple(self.templates), self.captions, new)
 
     def settled(self, data: Loaded) -> ImageTextContrastive:
-        """With `captions` as the columns decided, and the names of the new classes."""
-        new = list(data.new) or None
-        return self.model_copy(update={"captions": "classes" if data.prompted else "given", "new_classes": new})
+        """With what the columns decided about captions, and the names of the new classes."""
+        made = self.model_copy()
+        made._prompted, made._new = data.prompted, data.new
+        return made
+
+    @property
+    def prompted(self) -> bool:
+        """Whether the captions are made of the classes; known once the task is settled."""
+        return self._prompted
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """The names of the new classes; known once the task is settled."""
+        return self._new
 
     @property
     def varies(self) -> bool:
         """Whether the training pictures are augmented, or one of several templates is drawn."""
-        return self.augments or (self.captions == "classes" and len(self.templates) > 1)
+        return self.augments or (self.prompted and len(self.templates) > 1)
 
     def vary(self, rows: Columns, processor: Any, draws: Sequence[np.random.Generator]) -> Columns:
         """The rows with augmented pictures, and with drawn templates where the captions are made of the classes."""
         rows = super().vary(rows, processor, draws) if self.augments else rows
-        if self.captions != "classes" or "text" not in rows:
+        if not self.prompted or "text" not in rows:
             return rows
         before, _, after = self.templates[0].partition("{}")
         names = [text.removeprefix(before).removesuffix(after) for text in rows["text"]]
@@ -127,9 +141,9 @@ class ImageTextContrastive(_pictures.PictureTask):
 
         With new classes those of validation are the base ones, and only they are asked for.
         """
-        if self.captions != "classes":
+        if not self.prompted:
             return "recall@1"
-        return "base_accuracy" if self.new_classes else "zero_shot_accuracy"
+        return "base_accuracy" if self.new else "zero_shot_accuracy"
 
     def configure(self, config: PreTrainedConfig, labels: Labels) -> None:
         """Nothing: the classes are no part of the model."""
