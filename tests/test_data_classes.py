@@ -104,7 +104,7 @@ def test_texts_and_made_captions_do_not_go_together():
     table("t", FOUR, caption="c{}")
     assert refused({"path": "t.jsonl", "text": "caption"}, captions="classes") == [
         "data.text: The captions are made of the classes, so no column of texts is read. "
-        "Remove it, or say `captions: given`."
+        "Remove it, or `captions: classes`."
     ]
 
 
@@ -177,9 +177,9 @@ def test_pairs_with_captions_may_hold_classes_out_too():
         (["dog", "owl", "bea"], "task.new_classes: There is no class 'owl'."),
         (
             0.3,
-            "task.new_classes: Of 4 classes 1 would be new and 3 remain to train on. Leave at least 2 on either side.",
+            "task.new_classes: Of 4 classes 1 would be new and 3 base. Leave at least 2 on either side.",
         ),
-        (["ant", "bee", "dog"], "task.new_classes: Of 4 classes 3 would be new and 1 remain to train on. "),
+        (["ant", "bee", "dog"], "task.new_classes: Of 4 classes 3 would be new and 1 base. "),
     ],
 )
 def test_new_classes_that_are_refused(new, says):

@@ -397,3 +397,43 @@ def test_the_names_in_the_schema_are_those_of_the_sections():
 
     text = json.dumps(schema())
     assert all(f'"{name}"' in text for name in ("augment", "templates", "zero-shot", "trivial_augment"))
+
+
+# Captions made of class names
+
+
+def test_templates_are_drawn_around_the_name_of_a_row(tmp_path):
+    """Whatever the pictures are changed by; the same draw gives the same text."""
+    from types import SimpleNamespace
+
+    from PIL import Image
+
+    plain = task("image-text-contrastive", templates=["a {}.", "{} it is", "the {}"])
+    ours = plain.settled(SimpleNamespace(prompted=True, new=()))
+    given = plain.settled(SimpleNamespace(prompted=False, new=()))
+    rows = {"image": [Image.new("RGB", (8, 8))] * 40, "text": [f"a cat {i}." for i in range(40)]}
+    draws = [[np.random.default_rng([seed]) for seed in range(40)] for _ in range(3)]
+    drawn = ours.vary(rows, None, draws[0])
+    assert drawn["image"] is rows["image"] and not ours.augments
+    for i, text in enumerate(drawn["text"]):
+        assert text in {f"a cat {i}.", f"cat {i} it is", f"the cat {i}"}
+    starts = [text.split()[0] for text in drawn["text"]]
+    assert all(5 < starts.count(word) < 25 for word in ("a", "cat", "the"))
+    assert drawn["text"] == ours.vary(rows, None, draws[1])["text"] and ours.varies and not given.varies
+    assert given.vary(rows, None, draws[2])["text"] == rows["text"]
+    assert not task("image-text-contrastive", captions="classes").settled(SimpleNamespace(prompted=True, new=())).varies
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("image-text-contrastive", {"captions": "made"}, "'given' or 'classes'"),
+        ("image-text-contrastive", {"new_classes": 1.0}, "less than 1"),
+        ("image-text-contrastive", {"new_classes": []}, "at least 1"),
+        ("image-classification", {"shots": 4}, "goes with `head: tip-adapter` only"),
+        ("image-classification", {"head": "tip-adapter", "shots": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_options_of_classes_that_are_refused(name, options, says):
+    with pytest.raises(ValidationError, match=says):
+        task(name, **options)

@@ -15,7 +15,7 @@ from hfadapt.errors import HfadaptError
 from hfadapt.planning import last_layers
 from hfadapt.recipe import Recipe
 from hfadapt.scoring.tally import Tally
-from hfadapt.zero_shot import WithZeroShot, ZeroShot
+from hfadapt.zero_shot import ALPHAS, BETAS, TipAdapter, WithZeroShot, ZeroShot
 
 NAMES = ("angular", "round")
 TEMPLATES = ("a photo of a {}.", "the {} thing", "{}")
@@ -166,13 +166,99 @@ def test_the_random_changes_of_training_are_no_part_of_it(planned, clip, picture
     assert torch.equal(layer.weight, head_of(planned)[1].weight)
 
 
+# A head that starts from Tip-Adapter
+
+
+@pytest.fixture(scope="module")
+def tipped(clip, pictures):
+    return hfadapt.plan(recipe(clip, pictures, head="tip-adapter", shots=5, templates=list(TEMPLATES)))
+
+
+@pytest.fixture(scope="module")
+def tip(tipped) -> TipAdapter:
+    made = judging.asked(tipped)
+    assert isinstance(made, TipAdapter)
+    return made
+
+
+def pixels_of(planned, split: str) -> torch.Tensor:
+    return torch.from_numpy(np.stack([row["pixel_values"] for row in judging.encode(planned, split)]))
+
+
+def test_a_memory_is_added_to_what_the_names_say(tipped, tip, asked):
+    """As Zhang et al. write it, in numpy, row by row."""
+    pixels = pixels_of(tipped, "test")
+    keys, values, of_names = tip.keys.numpy(), tip.values.numpy(), asked.logits(pixels).numpy()
+    tip.alpha, tip.beta = 2.0, 3.0
+    wanted = []
+    for row, names in zip(tip.embeddings(pixels).numpy(), of_names, strict=True):
+        said = np.zeros(2)
+        for key, value in zip(keys, values, strict=True):
+            said += np.exp(-3.0 * (1 - key @ row)) * value
+        wanted.append(names + 2.0 * said)
+    found = tip.logits(pixels).numpy()
+    assert np.allclose(found, wanted, atol=1e-4)
+    assert not np.allclose(found.argmax(1), of_names.argmax(1)) or np.abs(found - of_names).max() > 0.5
+    tip.alpha = 0.0
+    assert torch.allclose(tip.logits(pixels), asked.logits(pixels), atol=1e-5)
+
+
+def test_some_pictures_of_each_class_are_remembered(tipped, tip):
+    rows, labels = judging.as_they_are(tipped, "train"), np.array(tipped.data.splits["train"]["label"])
+    assert tip.values.sum(0).tolist() == [5, 5] and tip.values.sum(1).tolist() == [1] * 10
+    everyone = tip.embeddings(pixels_of(tipped, "train"))
+    near = (tip.keys @ everyone.T).argmax(1).numpy()
+    assert len(set(near)) == 10 and (labels[near] == tip.values.argmax(1).numpy()).all()
+    again, other = judging.asked(tipped), judging.asked(tipped)
+    other.remember(rows, 5, seed=1)
+    assert torch.equal(again.keys, tip.keys) and not torch.equal(other.keys, tip.keys)
+    other.remember(rows, 1000, seed=1)
+    assert other.values.sum(0).tolist() == np.bincount(labels).tolist()
+
+
+def test_the_best_of_the_grid_on_validation_is_chosen(tipped):
+    tip = judging.asked(tipped)
+    chosen = tip.alpha, tip.beta
+    embeddings = tip.embeddings(pixels_of(tipped, "validation"))
+    labels = torch.tensor(tipped.data.splits["validation"]["label"])
+    found = {}
+    for tip.alpha in ALPHAS:
+        for tip.beta in BETAS:
+            logits = tip.of_embeddings(embeddings)
+            right = (logits.argmax(1) == labels).float().mean().item()
+            found[tip.alpha, tip.beta] = right, -functional.cross_entropy(logits, labels).item()
+    assert found[chosen] == max(found.values()) and len(set(found.values())) > 10
+
+
+def test_a_head_that_starts_from_tip_adapter_answers_much_as_it_does(tipped, planned):
+    model, _ = head_of(tipped)
+    tip, pixels = judging.asked(tipped), pixels_of(tipped, "train")
+    with torch.no_grad():
+        found, wanted = model(pixel_values=pixels).logits, tip.logits(pixels)
+        margins = [(logits[:, 0] - logits[:, 1]).numpy() for logits in (found, wanted)]
+    assert tip.alpha > 0 and np.corrcoef(*margins)[0, 1] > 0.8
+    assert not torch.allclose(head_of(planned)[1].weight, head_of(tipped)[1].weight, atol=1e-3)
+
+
+def test_the_exact_answers_of_tip_adapter_are_a_baseline(tipped):
+    simple, tip = judging.compare(tipped), judging.asked(tipped)
+    for split in judging.JUDGED:
+        right = tip.logits(pixels_of(tipped, split)).argmax(1) == torch.tensor(tipped.data.splits[split]["label"])
+        assert simple["tip-adapter"][split]["accuracy"].value == pytest.approx(right.float().mean().item())
+        assert set(simple["zero-shot"][split]) == set(simple["tip-adapter"][split])
+
+
 # What is refused
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_a_backbone_that_knows_no_texts_is_refused(kind, backbone, pictures):
-    for pairs, field in ((False, "task.head"), (True, "model")):
-        task = {} if pairs else {"head": "zero-shot"}
+    for pairs, field, head in (
+        (False, "task.head", "zero-shot"),
+        (False, "task.head", "tip-adapter"),
+        (True, "model", ""),
+    ):
+        task = {} if pairs else {"head": head}
         with pytest.raises(HfadaptError) as caught:
             hfadapt.plan(recipe(backbone(kind), pictures, pairs=pairs, **task))
         (problem,) = caught.value.problems
@@ -232,6 +318,6 @@ def test_the_baselines_of_pictures_and_pairs(planned, asked, clip, pictures):
     scores = asked.scores(judging.encode(planned, "test"), Tally("label", NAMES))
     assert simple["zero-shot"]["test"]["accuracy"].value == scores["accuracy"].value
     pairs = judging.compare(hfadapt.plan(recipe(clip, pictures, pairs=True, templates=list(TEMPLATES))))
-    assert set(pairs) == {"chance", "zero-shot"}
+    assert set(pairs) == {"chance", "zero-shot"} and "tip-adapter" not in simple
     assert pairs["zero-shot"]["test"]["zero_shot_accuracy"].value == pytest.approx(scores["accuracy"].value)
     assert isinstance(planned.data.labels, Labels) and planned.data.labels.names == NAMES

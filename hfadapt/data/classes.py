@@ -66,7 +66,7 @@ def new_classes(prompts: Prompts, labels: Labels) -> tuple[str, ...]:
             raise DataError(*(Problem(f"There is no class '{name}'.", _FIELD, hint=near[name]) for name in unknown))
     remain = len(labels) - len(chosen)
     if min(len(chosen), remain) < FEWEST:
-        says = f"Of {len(labels)} classes {len(chosen)} would be new and {remain} remain to train on."
+        says = f"Of {len(labels)} classes {len(chosen)} would be new and {remain} base."
         raise DataError(Problem(says, _FIELD, hint=f"Leave at least {FEWEST} on either side."))
     return chosen
 

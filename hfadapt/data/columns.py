@@ -78,7 +78,7 @@ def _read(named: Mapping[str, str], roles: Mapping[str, Role], table: Table, pro
     made = prompts.captions == "classes" or (prompts.captions is None and has_classes and not has_texts)
     if made and text in named:
         says = "The captions are made of the classes, so no column of texts is read."
-        raise DataError(Problem(says, f"data.{text}", hint="Remove it, or say `captions: given`."))
+        raise DataError(Problem(says, f"data.{text}", hint="Remove it, or `captions: classes`."))
     needed = made or prompts.new is not None
     read = {role: its for role, its in roles.items() if not (made and role == text)}
     return read | {target: replace(roles[target], optional=not needed)}
