@@ -50,8 +50,8 @@ class Console:
     def on_step(self, event: Mapping[str, Any]) -> None:
         """Progress and the time left, once there is a rate to go by."""
         step, steps, now = event["step"], event["steps"], time.monotonic()
-        if self.began is None:
-            self.began = (now, step)
+        if self.began is None or step <= self.began[1]:  # Pretraining counts its own steps.
+            self.began, self.told = (now, step), 0
         start, first = self.began
         left = f"{clock((now - start) / (step - first) * (steps - step))} left" if step > first else ""
         text = f"  {step / steps:4.0%}  step {step:,}/{steps:,}  {self.loss}  {left}".rstrip()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _RATES = {"text": 5e-5, "image": 5e-4}
 _SHARES = {"text": 0.15, "image": 0.6}
-_MODELS = {"text": "masked language model", "image": "masked-image model"}
+_MODELS = {"text": ("masked language model", "BERT"), "image": ("masked-image model", "ViT")}
 _OF_THE_TASK = (
     *("learning_rate", "num_train_epochs", "max_steps", "per_device_", "gradient_accumulation_", "warmup_"),
     *("lr_scheduler_", "label_smoothing_", "eval_", "early_stopping_", "load_best_", "metric_for_", "greater_is_"),
@@ -70,10 +70,11 @@ class Pretraining:
         what, part = ("text", "tokens") if self.task.modality == "text" else ("picture", "area")
         epochs = self.settled["num_train_epochs"]
         new = f", {self.new:,} of them new" if self.new else ""
+        rate = f"{self.settled['learning_rate']:g}".replace("e-0", "e-")
         return (
             f"{count(len(self.rows), what)} of {self.shown}, {self.task.share:.0%} of the {part} masked; "
             f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'}, {count(self.steps, 'step')} "
-            f"of {self.settled['per_device_train_batch_size']} rows a process at {self.settled['learning_rate']:g}; "
+            f"of {self.settled['per_device_train_batch_size']} rows a process at {rate}; "
             f"{self.trainable:,} parameters move{new}; not counted in the cost"
         )
 
@@ -157,16 +158,17 @@ def _masked(
 
     modality = recipe.task.modality
     if modality == "image-text":
-        says = "A backbone for pictures and texts together has no masked model; one for texts or for pictures may."
-        raise HfadaptError(Problem(says, "adapt.method"))
+        says = "A backbone for pictures and texts together has no masked model."
+        raise HfadaptError(Problem(says, "adapt.method", hint="Adapt it without."))
     for other in {"text", "image"} - {modality}:
         if getattr(method, other) is not None:
             says = f"The task reads no {other}."
             raise HfadaptError(Problem(says, f"adapt.{other}", hint=f"Name the column as `{modality}`."))
     kind: type[Task] = MaskedText if modality == "text" else MaskedPictures
     if type(config) not in getattr(transformers, kind.auto_class)._model_mapping:
-        says = f"'{config.model_type}' has no {_MODELS[modality]} in transformers."
-        raise HfadaptError(Problem(says, "adapt.method"))
+        what, such = _MODELS[modality]
+        says = f"'{config.model_type}' has no {what} in transformers."
+        raise HfadaptError(Problem(says, "adapt.method", hint=f"Use a backbone that has one, such as {such}."))
     if modality == "text" and processor.mask_token_id is None:
         raise HfadaptError(Problem(f"The tokenizer of '{source.name}' has no mask token.", "adapt.method"))
     if modality == "image":
