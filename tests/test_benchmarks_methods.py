@@ -1,0 +1,130 @@
+"""The harness that compares the ways to adapt measures a cell, goes on where it was, and is told what does not fit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent.parent / "benchmarks" / "methods"
+
+
+@pytest.fixture(scope="module")
+def harness():
+    """The modules of the harness, which are scripts beside each other."""
+    sys.path.insert(0, str(HERE))
+    import cells
+    import columns
+    import measure
+    import methods
+
+    yield {"cells": cells, "columns": columns, "measure": measure, "methods": methods}
+    sys.path.remove(str(HERE))
+
+
+@pytest.fixture(scope="module")
+def column(harness, backbone, few):
+    """Two columns of few rows for a tiny backbone; the second takes over the learning rates of the first."""
+
+    def build(folder: Path, seed: int) -> None:
+        (folder / "judged").mkdir(parents=True)
+        for split in ("train", "validation", "test"):
+            shutil.copy(few / f"{split}.csv", folder)
+            shutil.copy(few / f"{split}.csv", folder / "judged")
+
+    def make(name: str, rates_from: str = ""):
+        return harness["columns"].Column(
+            name, "tiny", str(backbone("bert")), {"type": "text-classification"}, {"text": "text", "label": "label"},
+            2, build, lambda folder: float((folder / "config.json").exists()), rates_from, few=not rates_from,
+        )  # fmt: skip
+
+    return make
+
+
+def test_a_cell_is_measured_once(harness, column, tmp_path, monkeypatch):
+    cells, methods = harness["cells"], harness["methods"]
+    monkeypatch.setitem(methods.RATES["head"], "tiny", (1e-3, 1e-2))
+    way = methods.Way("probe", "linear-probe", "head")
+    asked = cells.ordered([way], [column("one"), column("two", "one")], (0, 1))
+    assert [cell.name for cell in asked] == ["probe / one / 0", "probe / one / 1", "probe / two / 0", "probe / two / 1"]
+    bench = harness["measure"].Bench(tmp_path / "work", cells.Results(tmp_path / "results.jsonl"))
+    told: list[str] = []
+    for _ in range(2):
+        harness["measure"].run([asked[0], asked[2]], bench, told.append)
+    first, second = bench.results.rows()
+    assert len(told) == 2 and first["status"] == second["status"] == "measured", told
+    assert [float(rate) for rate in first["tried"]] == [1e-3, 1e-2]
+    assert list(second["tried"]) == [f"{first['rate']:g}"]
+    assert 0 < first["trainable"] < first["parameters"] and first["steps"] == 2
+    assert first["seconds"] > 0 and first["drift"] == {"before": 1.0, "after": 1.0}
+    for split in ("test", "shift"):
+        assert 0 <= first["scores"][split]["accuracy"]["low"] <= first["scores"][split]["accuracy"]["value"] <= 1
+    assert not (tmp_path / "work" / "runs").exists()
+
+
+def test_what_does_not_apply_is_told_and_the_others_go_on(harness, column, tmp_path):
+    cells, methods = harness["cells"], harness["methods"]
+    bench = harness["measure"].Bench(tmp_path / "work", cells.Results(tmp_path / "results.jsonl"))
+    ways = [methods.Way("coop", "coop", "none"), methods.Way("teacher", {"method": "distill", "teacher": "nowhere"})]
+    for cell in cells.ordered(ways, [column("one")], (0,)):
+        line = bench.measure(cell)
+        assert line["status"] == "does not apply", line["says"]
+        assert line["says"]
+        bench.results.append(line)
+    later = cells.Cell(ways[0], column("two", "one"), 0)
+    assert "did not apply" in bench.measure(later)["says"]
+
+
+def test_every_method_is_a_way_and_has_rates(harness):
+    from hfadapt import discover
+    from hfadapt.methods.base import Adaptation
+
+    methods = harness["methods"]
+    ways = methods.ways()
+    assert len({way.name for way in ways}) == len(ways)
+    told = {name for way in ways for name in methods._methods(way.adapt)}
+    assert told >= set(discover.variants("hfadapt.methods", Adaptation))
+    assert all(way.rates(backbone) for way in ways for backbone in methods.RATES["full"])
+
+
+def test_workers_share_the_cells_and_interruptions_leave_a_balanced_table(harness):
+    columns, cells, measure = harness["columns"], harness["cells"], harness["measure"]
+    asked = cells.ordered(harness["methods"].ways(), columns.columns(Path("nowhere")))
+    halves = [list(measure.shard(asked, f"{i}/2")) for i in range(2)]
+    assert sorted(cell.key for half in halves for cell in half) == sorted(cell.key for cell in asked)
+    assert len({cell.key for cell in asked}) == len(asked)
+    for half in halves:
+        assert 0.4 < len(half) / len(asked) < 0.6
+        first = half[: len(half) // 5]
+        assert {cell.seed for cell in first} == {0} and all(cell.column.few for cell in first)
+
+
+def test_rows_are_drawn_by_the_seed(harness, shared, tmp_path):
+    columns = {column.name: column for column in harness["columns"].columns(shared)}
+    texts = {}
+    for name, seed in (("uci-8", 0), ("uci-8", 1), ("banking-10", 0)):
+        folder = tmp_path / name / str(seed)
+        columns[name].build(folder, seed)
+        for part in ("train", "validation", "test", "judged/validation", "judged/test", "unlabelled/train"):
+            with (folder / f"{part}.csv").open(newline="", encoding="utf-8") as file:
+                texts[name, seed, part] = [(row["text"], row["label"]) for row in csv.DictReader(file)]
+    assert len(texts["uci-8", 0, "train"]) == 16 and len(texts["banking-10", 0, "train"]) == 200
+    assert texts["uci-8", 0, "train"] != texts["uci-8", 1, "train"]
+    assert texts["uci-8", 0, "judged/test"] == texts["uci-8", 1, "judged/test"]
+    for name in ("uci-8", "banking-10"):
+        seen = {part: set(texts[name, 0, part]) for part in ("train", "validation", "judged/test", "judged/validation")}
+        assert not (seen["train"] | seen["validation"]) & (seen["judged/test"] | seen["judged/validation"])
+    pairs = zip(texts["banking-10", 0, "judged/test"], texts["banking-10", 0, "judged/validation"], strict=True)
+    assert all(sorted(good[0]) == sorted(bad[0]) and good[1] == bad[1] for good, bad in pairs)
+
+
+def test_lines_are_json_of_one_line(harness, tmp_path):
+    results = harness["cells"].Results(tmp_path / "folder" / "results.jsonl")
+    results.append({"key": "a", "says": "two\nlines", "rate": 1})
+    results.append({"key": "a", "says": "later", "rate": 2})
+    assert results.rows() == [{"key": "a", "says": "later", "rate": 2}]
+    assert [json.loads(line)["rate"] for line in results.path.read_text().splitlines()] == [1, 2]
