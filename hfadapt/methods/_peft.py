@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -42,6 +43,10 @@ class PeftAdaptation(Adaptation):
     """Fields of which hfadapt makes no use, each with the reason."""
     convolutions: ClassVar[bool] = False
     """Whether peft puts this adapter into convolutions too, and merges it there."""
+    unfit: ClassVar[Mapping[str, str]] = {}
+    """Kinds of backbones in which peft's layer fails when it is called, each with the reason."""
+    moot: ClassVar[tuple[str, ...]] = ()
+    """How warnings of peft begin that tell of nothing amiss."""
 
     @model_validator(mode="after")
     def _upstream_fields(self) -> PeftAdaptation:
@@ -98,6 +103,9 @@ class PeftAdaptation(Adaptation):
         import peft
         from transformers.pytorch_utils import Conv1D
 
+        kind = str(model.config.model_type)  # type: ignore[union-attr]
+        if why := self.unfit.get(kind):
+            raise HfadaptError(Problem(f"{self.name} does not fit backbones of the kind '{kind}': {why}.", "adapt"))
         options: dict[str, Any] = dict(self.__pydantic_extra__ or {})
         if "target_modules" not in options:
             options["target_modules"] = sorted(self._inside(self.targets(model, anatomy), anatomy))
@@ -109,15 +117,20 @@ class PeftAdaptation(Adaptation):
         options = self.derived(model, adapted) | options
         on_meta = next(model.parameters()).is_meta
         try:
-            config: Any = getattr(peft, self.config.partition(":")[2])(
-                modules_to_save=anatomy.head_modules(), inference_mode=False, **options
-            )
-            if on_meta:
-                self.without_weights(config)
-            wrapped: nn.Module = peft.get_peft_model(model, config, low_cpu_mem_usage=on_meta)  # type: ignore[arg-type]
+            with warnings.catch_warnings():
+                for beginning in self.moot:
+                    warnings.filterwarnings("ignore", message=beginning)
+                config: Any = getattr(peft, self.config.partition(":")[2])(
+                    modules_to_save=anatomy.head_modules(), inference_mode=False, **options
+                )
+                if on_meta:
+                    self.without_weights(config)
+                wrapped: nn.Module = peft.get_peft_model(model, config, low_cpu_mem_usage=on_meta)  # type: ignore[arg-type]
         except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, ImportError) as error:
             says = one_line(str(error)).rstrip(".")
             raise HfadaptError(Problem(f"peft refuses this: {says}.", "adapt")) from error
+        if all(".modules_to_save." in name for name, p in wrapped.named_parameters() if p.requires_grad):
+            raise HfadaptError(Problem(f"peft puts {self.name} into no layer of a '{kind}'.", "adapt"))
         _show_geometry(wrapped)
         return wrapped
 

@@ -1,8 +1,8 @@
-"""Orthogonal rotations factored into a butterfly."""
+"""Orthogonal rotations in small blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hfadapt.methods._peft import PeftAdaptation, divisor, widths
@@ -12,18 +12,26 @@ if TYPE_CHECKING:
 
 
 class BOFT(PeftAdaptation):
-    """Orthogonal rotations factored into a butterfly (BOFT, Liu et al. 2023, https://arxiv.org/abs/2311.06243).
+    """Orthogonal rotations in small blocks (BOFT, Liu et al. 2023, https://arxiv.org/abs/2311.06243).
 
-    `oft` whose rotation is a product of sparse ones, so that every input can reach every output.
+    `oft` with small blocks, and a learnt scale of every output. Of the butterfly's factors there is one, since peft
+    has more only where it can build its CUDA extension.
 
-    When to use: as `oft`, where its separate blocks are too stiff. Compared with `oft`: fewer parameters for the same
-    reach with `boft_n_butterfly_factor` above 1, slower. Keys are those of `peft.BOFTConfig`: `boft_block_size` or
-    `boft_block_num`, `boft_n_butterfly_factor`, `boft_dropout`, `target_modules` … `boft_block_size` is at most 4 and
-    divides the inputs of every layer where neither is given.
+    When to use: as `oft`. Compared with `oft`: a quarter of its parameters or less, works on convolutions too. Keys are
+    those of `peft.BOFTConfig`: `boft_block_size` or `boft_block_num`, `boft_dropout`, `target_modules` …
+    `boft_block_size` is at most 4 and divides the inputs of every layer where neither is given.
     """
 
     config: ClassVar[str] = "peft.tuners.boft.config:BOFTConfig"
     convolutions: ClassVar[bool] = True
+    unserved: ClassVar[Mapping[str, str]] = {
+        "boft_n_butterfly_factor": "peft makes it 1 where it cannot build its CUDA extension, and other machines could "
+        "not load the adapter."
+    }
+    moot: ClassVar[tuple[str, ...]] = ("Failed to load the CUDA extension", "Setting boft_n_butterfly_factor to 1")
+    unfit: ClassVar[Mapping[str, str]] = {
+        "efficientnet": "its convolutions name their padding, and peft awaits numbers"
+    }
 
     def derived(self, model: nn.Module, targets: Collection[str]) -> dict[str, Any]:
         """The size of the blocks, unless the recipe says their number."""

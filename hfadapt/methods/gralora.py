@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from hfadapt.methods._peft import PeftAdaptation
@@ -19,3 +20,6 @@ class GraLoRA(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.gralora.config:GraloraConfig"
+    unfit: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("convnext", "convnextv2", "swinv2"), "the inputs of its linear layers are pictures, peft awaits sequences"
+    )

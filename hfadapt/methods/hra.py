@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from hfadapt.methods._peft import PeftAdaptation
@@ -20,3 +21,6 @@ class HRA(PeftAdaptation):
 
     config: ClassVar[str] = "peft.tuners.hra.config:HRAConfig"
     convolutions: ClassVar[bool] = True
+    unfit: ClassVar[Mapping[str, str]] = {
+        "efficientnet": "its convolutions name their padding, and peft awaits numbers"
+    }

@@ -23,6 +23,7 @@ class LNTuning(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.ln_tuning.config:LNTuningConfig"
+    moot: ClassVar[tuple[str, ...]] = ("Unsupported layer type",)
 
     def targets(self, model: nn.Module, anatomy: Anatomy) -> list[str]:
         """The normalisation layers of the body.

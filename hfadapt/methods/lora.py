@@ -41,6 +41,8 @@ class Lora(PeftAdaptation):
 
     config: ClassVar[str] = "peft.tuners.lora.config:LoraConfig"
     convolutions: ClassVar[bool] = True
+    # `keep` does this by itself.
+    moot: ClassVar[tuple[str, ...]] = ("Using Rank-Stabilized LoRA with rank_pattern",)
     unserved: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("eva_config", "corda_config", "lora_ga_config", "loftq_config"),
         "hfadapt starts adapters from random numbers or from the weights, not from a pass over data.",

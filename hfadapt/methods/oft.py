@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hfadapt.methods._peft import PeftAdaptation, divisor, widths
@@ -24,6 +24,9 @@ class OFT(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.oft.config:OFTConfig"
+    unfit: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("convnext", "convnextv2", "swinv2"), "peft takes the inputs of its linear layers for pictures"
+    )
 
     def derived(self, model: nn.Module, targets: Collection[str]) -> dict[str, Any]:
         """The size of the blocks, unless the recipe says their number."""

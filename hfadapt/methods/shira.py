@@ -10,6 +10,8 @@ from hfadapt.methods._peft import PeftAdaptation, widths
 if TYPE_CHECKING:
     from torch import nn
 
+    from hfadapt.backbones.base import Anatomy
+
 
 class SHiRA(PeftAdaptation):
     """A few entries of each weight, chosen at random (SHiRA, Bhardwaj et al. 2024, https://arxiv.org/abs/2406.13175).
@@ -32,3 +34,11 @@ class SHiRA(PeftAdaptation):
     def without_weights(self, config: Any) -> None:
         """The places of the entries need a device with values; their number does not."""
         config.mask_fn = None
+
+    def wrap(self, model: nn.Module, anatomy: Anatomy) -> nn.Module:
+        """As any adapter."""
+        import torch
+
+        # torch would warn at the first step that it does not check sparse tensors, which it never does by default.
+        torch.sparse.check_sparse_tensor_invariants.disable()
+        return super().wrap(model, anatomy)
