@@ -75,7 +75,7 @@ class Pretraining:
             f"{count(len(self.rows), what)} of {self.shown}, {self.task.share:.0%} of the {part} masked; "
             f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'}, {count(self.steps, 'step')} "
             f"of {self.settled['per_device_train_batch_size']} rows a process at {rate}; "
-            f"{self.trainable:,} parameters move{new}; not counted in the cost"
+            f"{self.trainable:,} parameters move{new}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Pretraining:
     def model(self, **options: Any) -> tuple[PreTrainedModel, Mapping[str, Any]]:
         """The masked model, and transformers' account of what loading found."""
         if self.scratch:
-            return self.task.bare(self.config), {"missing_keys": ()}
+            return self.task.bare(self.config, **options), {}
         return self.task.model(self.source, self.config, **options)
 
 
@@ -207,7 +207,7 @@ def _measured(made: Pretraining, task: Task) -> Pretraining:
     else:
         with torch.device("meta"):
             model = made.task.bare(made.config)
-        new = set(anatomy(model).head)
+        new = set(anatomy(model).everything if made.scratch else anatomy(model).head)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     with torch.device("meta"):
         parts = anatomy(task.bare(made.config))

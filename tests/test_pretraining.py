@@ -417,3 +417,14 @@ def test_one_method_pretrains(backbone, few):
     inner = {"method": "pretrain"}
     with pytest.raises(HfadaptError, match="One method pretrains already"):
         hfadapt.plan(recipe(backbone("bert"), few, inner=inner))
+
+
+def test_it_may_be_inside_another_method_and_begin_from_nothing(backbone, few):
+    values = recipe(backbone("bert"), few).model_dump(exclude_unset=True)
+    values["adapt"] = {"method": "ema", "inner": {"method": "pretrain", "inner": "from-scratch", "epochs": 2}}
+    first = hfadapt.plan(Recipe(**values)).pretraining
+    assert first.settled["num_train_epochs"] == 2
+    assert first.new == first.trainable, "all of it starts at random"
+    with quiet():
+        one, two = (first.model(dtype=torch.float32)[0].state_dict() for _ in range(2))
+    assert any(not torch.equal(one[name], two[name]) for name in one)
