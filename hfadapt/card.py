@@ -54,6 +54,7 @@ def text(
         "",
         "## Training",
         "",
+        *([f"First, pretraining on {plan.pretraining.told}.", ""] if plan.pretraining else []),
         *_moved(plan),
         "",
         *_choice(tried),
