@@ -248,7 +248,7 @@ def _shown(kind: str) -> list[str]:
         "label": ["accuracy", "f1_macro", "mcc"],
         "labels": ["f1_micro", "f1_macro", "map"],
         "number": ["pearson", "spearman", "rmse"],
-        "pairs": ["recall@1", "recall@5", "recall@10", "zero_shot_accuracy"],
+        "pairs": ["recall@1", "recall@5", "zero_shot_accuracy", "base_accuracy", "new_accuracy", "harmonic_mean"],
     }[kind]
 
 
