@@ -75,8 +75,9 @@ def test_what_does_not_apply_is_told_and_the_others_go_on(harness, column, tmp_p
         assert line["status"] == "does not apply", line["says"]
         assert line["says"]
         bench.results.append(line)
-    later = cells.Cell(ways[0], column("two", "one"), 0)
-    assert "did not apply" in bench.measure(later)["says"]
+    told: list[str] = []
+    harness["measure"].run([cells.Cell(ways[0], column("two", "one"), 0)], bench, told.append)
+    assert not told and len(bench.results.rows()) == 2
 
 
 def test_every_method_is_a_way_and_has_rates(harness):
@@ -128,3 +129,32 @@ def test_lines_are_json_of_one_line(harness, tmp_path):
     results.append({"key": "a", "says": "later", "rate": 2})
     assert results.rows() == [{"key": "a", "says": "later", "rate": 2}]
     assert [json.loads(line)["rate"] for line in results.path.read_text().splitlines()] == [1, 2]
+
+
+def test_the_report_tells_what_was_measured(harness, tmp_path):
+    import drawing
+    import report
+
+    columns, ways = harness["columns"].columns(Path("nowhere")), harness["methods"].ways()
+    rows = []
+    for cell in harness["cells"].ordered(ways, columns):
+        if cell.way.name in ("full", "lora", "zero-shot") and (cell.seed == 0 or cell.way.main):
+            value = {"full": 0.5, "lora": 0.6, "zero-shot": 0.2}[cell.way.name] + cell.seed / 100
+            accuracy = {"accuracy": {"value": value}}
+            rows.append(
+                {"key": cell.key, "way": cell.way.name, "column": cell.column.name, "seed": cell.seed, "rate": 1e-3}
+                | {"scores": {"test": accuracy, "shift": accuracy}, "drift": {"before": 0.8, "after": 0.4}, "steps": 9}
+                | {"status": "measured", "trainable": 10 * (cell.way.name != "zero-shot"), "cpu_seconds": 2.0}
+                | {"memory_bytes": 1e8, "date": "2026-01-01", "commit": "abc", "versions": {}, "hardware": "a machine"}
+            )
+    rows.append({"key": "x", "way": "coop", "column": "sign-10", "seed": 0, "status": "does not apply", "says": "No."})
+    text = report.readme(rows, columns)
+    found = report.entries(rows, columns)
+    assert "| lora | **0.610 ±0.025** |" in text and "| full | 0.510 ±0.025 |" in text
+    assert "| lora | +0.100 | 9 | 0 | 0 |" in text and "on no column:** zero-shot." in text
+    assert "full (by lora)" in text and "- coop on sign-10: No." in text
+    report.draw(dict(list(found.items())[:2]), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"parameters.png", "time.png", "kept.png"}
+    points = [drawing.Point(name, x, y, 0.0) for name, x, y in (("a", 1, 0.5), ("b", 2, 0.4), ("c", 3, 0.6))]
+    assert [point.name for point in drawing.pareto(points, greater=False)] == ["a", "c"]
+    assert [point.name for point in drawing.pareto(points, greater=True)] == ["c"]

@@ -63,7 +63,7 @@ class Cell:
 def ordered(ways: Sequence[Way], columns: Sequence[Column], seeds: Sequence[int] = SEEDS) -> list[Cell]:
     """Cells in an order in which an interruption at any time leaves a balanced table.
 
-    First every way with few rows and one seed, column by column from the cheapest; then the other seeds of the main
+    First every way with few rows and one seed, column by column; then the other seeds of the main
     ways; then all rows; then the long tail's other seeds.
     """
     few, all_rows = ([column for column in columns if column.few is few] for few in (True, False))

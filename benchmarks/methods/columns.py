@@ -54,7 +54,7 @@ class Column:
 
 
 def columns(data: Path) -> list[Column]:
-    """All columns, the cheapest first; data: the folder of the shared data sets."""
+    """All columns, one of each backbone first; data: the folder of the shared data sets."""
     text = {"text": "text", "label": "label"}
     image = {"image": "image", "label": "label"}
     domains = "imdb, trained on amazon and yelp"
@@ -102,11 +102,11 @@ def columns(data: Path) -> list[Column]:
                partial(_emoji, data / "emoji_twemoji", data / "emoji_fluent", 16), drift.zero_shot,
                shift="another artist's emoji", keeps="zero-shot on scenes",
                needs=(data / "emoji_twemoji", data / "emoji_fluent")),
-        photos("trash-10", 40, partial(_pictures, data / "trashnet", 10), "trashnet", rates_from="sign-10"),
         texts("uci-64", 24, partial(_sentences, data / "uci_sentences", 64), "uci_sentences", domains),
-        texts("banking-10", 32, partial(_intents, data / "banking77", 10), "banking77", "typing errors"),
+        photos("trash-10", 40, partial(_pictures, data / "trashnet", 10), "trashnet", rates_from="sign-10"),
         texts("uci-8", 24, partial(_sentences, data / "uci_sentences", 8), "uci_sentences", domains,
               rates_from="uci-64"),
+        texts("banking-10", 32, partial(_intents, data / "banking77", 10), "banking77", "typing errors"),
         photos("sign", 100, partial(_pictures, data / "sign_digits", None), "sign_digits", rates_from="sign-10",
                few=False),
         photos("trash", 100, partial(_pictures, data / "trashnet", None), "trashnet", rates_from="sign-10", few=False),
@@ -139,11 +139,9 @@ def _sentences(source: Path, each: int | None, folder: Path, seed: int) -> None:
 
 def _intents(source: Path, each: int | None, folder: Path, seed: int) -> None:
     rows = {split: _read(source / f"{split}.csv") for split in ("train", "validation", "test")}
-    names = sorted({row["label"] for row in rows["train"]})[:: len({row["label"] for row in rows["train"]}) // INTENTS]
-    kept = {
-        split: [(row["text"], row["label"]) for row in its if row["label"] in names[:INTENTS]]
-        for split, its in rows.items()
-    }
+    every = sorted({row["label"] for row in rows["train"]})
+    names = set(every[:: len(every) // INTENTS][:INTENTS])
+    kept = {split: [(row["text"], row["label"]) for row in its if row["label"] in names] for split, its in rows.items()}
     kept["validation"] = _some(kept["validation"], 160)
     test = _some(kept["test"])
     draw = random.Random(0)

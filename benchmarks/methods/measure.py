@@ -124,7 +124,7 @@ class Bench:
         """The best of the learning rates, by the validation score, and everything about it."""
         best: tuple[float, Run, dict[str, Any]] | None = None
         tried: dict[str, float | None] = {}
-        for rate in self._rates(cell):
+        for rate in self.rates(cell):
             try:
                 score, run, cost = self._adapted(cell, rate)
             except HfadaptError as error:
@@ -140,13 +140,12 @@ class Bench:
         score, run, found = best
         return {**found, "tried": tried, "scores": self._judged(cell, run, score), "drift": self._drifted(cell, run)}
 
-    def _rates(self, cell: Cell) -> tuple[float, ...]:
+    def rates(self, cell: Cell) -> tuple[float, ...]:
+        """The learning rates to try; none where that which would be taken over has not been chosen."""
         if cell.tries:
             return cell.way.rates(cell.column.backbone)
         rate = self.results.chosen(cell)
-        if rate is None:
-            raise HfadaptError("It did not apply where its learning rate would have been chosen.")
-        return (rate,)
+        return () if rate is None else (rate,)
 
     def rows(self, cell: Cell) -> Path:
         """The folder of a column's rows for a seed, made once."""
@@ -269,13 +268,15 @@ def shard(asked: list[Cell], worker: str) -> Iterator[Cell]:
 
 
 def run(asked: list[Cell], bench: Bench, tell: Callable[[str], None] = print, minutes: float = math.inf) -> None:
-    """Measure the cells that the results do not hold, in order."""
+    """Measure the cells that the results do not hold, in order; what failed is tried again."""
     start, done = time.monotonic(), {row["key"] for row in bench.results.rows() if row["status"] != "failed"}
     left = [cell for cell in asked if cell.key not in done]
     for i, cell in enumerate(left):
         if time.monotonic() - start > 60 * minutes:
             tell(f"{minutes:g} minutes are over; {len(left) - i} cells are left.")
             return
+        if not bench.rates(cell):
+            continue
         began = _clock()
         line = bench.measure(cell)
         wall, cpu = (round(b - a, 1) for a, b in zip(began, _clock(), strict=True))
