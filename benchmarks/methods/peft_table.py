@@ -6,11 +6,13 @@ promises; no recipe, no data. Writes `peft_table.json` beside itself; of methods
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,13 @@ def kinds() -> list[str]:
 
 def loaded(folder: Path, **options: Any) -> tuple[Any, Any]:
     """A classifier of three labels and its anatomy; the new head is the same each time."""
+    model, parts = _read(folder, **options)
+    transformers.set_seed(0)
+    return copy.deepcopy(model), parts
+
+
+@cache
+def _read(folder: Path, **options: Any) -> tuple[Any, Any]:
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     family = family_of(kind)
     auto = "Image" if family and family.modality != "text" else "Sequence"

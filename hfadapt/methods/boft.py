@@ -17,7 +17,7 @@ class BOFT(PeftAdaptation):
     `oft` with small blocks, and a learnt scale of every output. Of the butterfly's factors there is one, since peft
     has more only where it can build its CUDA extension.
 
-    When to use: as `oft`. Compared with `oft`: a quarter of its parameters or less, works on convolutions too. Keys are
+    When to use: as `oft`. Compared with `oft`: a third of its parameters, works on convolutions too. Keys are
     those of `peft.BOFTConfig`: `boft_block_size` or `boft_block_num`, `boft_dropout`, `target_modules` …
     `boft_block_size` is at most 4 and divides the inputs of every layer where neither is given.
     """

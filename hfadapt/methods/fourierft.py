@@ -17,7 +17,7 @@ class FourierFT(PeftAdaptation):
     The change of a weight is the inverse Fourier transform of `n_frequency` learnt coefficients at random places.
 
     When to use: tiny adapters of wide backbones. Needs a large learning rate, 1e-2 or more. Compared with `lora`: a
-    hundredth of its parameters; starts from random coefficients and so a little beside the backbone, unless
+    twentieth of its parameters; starts from random coefficients and so a little beside the backbone, unless
     `init_weights: true`. Keys are those of `peft.FourierFTConfig`: `n_frequency`, `scaling`, `random_loc_seed`,
     `target_modules` … `n_frequency` is at most 1,000 and the size of the smallest weight where it is not given.
     """

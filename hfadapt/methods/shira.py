@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class SHiRA(PeftAdaptation):
     """A few entries of each weight, chosen at random (SHiRA, Bhardwaj et al. 2024, https://arxiv.org/abs/2406.13175).
 
-    SHiRA, sparse high-rank adapters: one or two in a hundred entries of a weight train, the others stay.
+    SHiRA, sparse high-rank adapters: a few in a hundred entries of a weight train, the others stay.
 
     When to use: adapters that are swapped often, or several of them added up. Compared with `lora`: as many parameters
     at the same `r` and changes of high rank; no product to compute, but the gradient of the whole weight. Keys are

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hfadapt.methods._peft import PeftAdaptation, divisor, widths
@@ -17,12 +17,15 @@ class VBLoRA(PeftAdaptation):
     The matrices of all LoRAs are mixed from pieces of one learnt bank of vectors.
 
     When to use: very small adapters of deep backbones, where layers can share. Needs a large learning rate for the bank
-    and the logits, 1e-3 to 1e-2. Compared with `lora`: a hundredth of what is stored; starts a little beside the
-    backbone. Keys are those of `peft.VBLoRAConfig`: `r`, `num_vectors`, `vector_length`, `topk`, `target_modules` …
+    and the logits, 1e-3 to 1e-2. Compared with `lora`: half of its parameters; starts a little beside the backbone.
+    Keys are those of `peft.VBLoRAConfig`: `r`, `num_vectors`, `vector_length`, `topk`, `target_modules` …
     `vector_length` is at most 256 and divides the widths of every layer where it is not given.
     """
 
     config: ClassVar[str] = "peft.tuners.vblora.config:VBLoRAConfig"
+    unserved: ClassVar[Mapping[str, str]] = {
+        "save_only_topk_weights": "Checkpoints would not hold all that training goes on from."
+    }
 
     def derived(self, model: nn.Module, targets: Collection[str]) -> dict[str, Any]:
         """A length that divides inputs and outputs of every layer."""
