@@ -22,7 +22,8 @@ class Pretrain(Around):
     only the task's model has, such as BERT's pooler, stays as it was in the checkpoint.
 
     When to use: there are many more unlabelled rows than labelled ones, of a kind that the backbone saw little of.
-    Compared with `full`: it costs the time of a second training, and on the training rows alone gains little.
+    Compared with `full`: it costs the time of a second training. A thousand rows gain nothing where the checkpoint
+    comes without its head for masked words, as sentence encoders do: the head must be learnt first.
     """
 
     divisible: ClassVar[bool] = False
