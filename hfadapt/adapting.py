@@ -146,6 +146,7 @@ def prepare(plan: Plan, run: Run) -> Training:
         validation=rows["validation"],
         collator=recipe.task.collator(plan.processor),
         folder=run.checkpoints,
+        cache=recipe.cache,
         chances=balanced(targets) if recipe.data.sampling == "balanced" else None,
     )
 

@@ -43,6 +43,11 @@ class Console:
         moves = f"{event['trainable']:,} parameters at {span}"
         self.line(f"training    stage '{event['stage']}'{which}: {count(event['steps'], 'step')}, {moves}")
 
+    def on_cache(self, event: Mapping[str, Any]) -> None:
+        """Whether the stage computes what lies below once."""
+        if event["serves"]:
+            self.line(f"            computed once and kept: {event['says']}")
+
     def on_trained(self, event: Mapping[str, Any]) -> None:
         """The loss, for the next line or bar."""
         self.loss = f"loss {float(event['loss']):.4f}"

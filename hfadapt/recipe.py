@@ -104,6 +104,30 @@ class Data(Section):
         return value
 
 
+class Cache(Section):
+    """Keeping what lies below everything that trains, instead of computing it in each epoch. A word is its `use`."""
+
+    use: Literal["auto", "on", "off"] = "auto"
+    """`auto`: where a row is seen more than once and reading is faster than computing; `on`: wherever it is exact."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """How it is kept. bfloat16 takes half the room, and rounds."""
+    views: Annotated[int, Field(ge=1)] | None = None
+    """How many variants of each training picture are kept where pictures are augmented. Without, augmented pictures
+    are computed anew in each epoch."""
+    most: Annotated[float, Field(gt=0)] = 20.0
+    """The most GiB that all caches of this machine take together."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: Any) -> Any:
+        return {"use": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: Any) -> Any:
+        values = handler(self)
+        return self.use if set(values) == {"use"} else values
+
+
 if TYPE_CHECKING:
     AnyTask = Task
     AnyAdaptation = Adaptation
@@ -127,6 +151,8 @@ class Recipe(Section):
     """How to adapt: the name of a method, or a mapping with its `method` and options."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Arguments of transformers.TrainingArguments, by their own names."""
+    cache: Cache = Cache()
+    """Whether what lies below everything that trains is kept: a word, or a mapping."""
     metrics: list[str] = Field(default_factory=list)
     """Metrics of the `evaluate` library, by name or local path, besides the built-in ones."""
 
@@ -233,7 +259,7 @@ def _raise(errors: list[tuple[str, str]], others: Sequence[Any] = ()) -> None:
 def schema() -> dict[str, Any]:
     """The JSON Schema of a recipe, with upstream's fields under `train`."""
     made = Recipe.model_json_schema(mode="validation")
-    made["$defs"] = {name: made["$defs"][name] for name in ("Data", "Model")}
+    made["$defs"] = {name: made["$defs"][name] for name in ("Cache", "Data", "Model")}
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     made["title"] = "hfadapt recipe"
     made["properties"]["train"] = {
@@ -251,6 +277,10 @@ def schema() -> dict[str, Any]:
     made["properties"]["model"] = {
         "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Model"}],
         "description": Recipe.model_fields["model"].description,
+    }
+    made["properties"]["cache"] = {
+        "anyOf": [{"enum": ["auto", "on", "off"]}, {"$ref": "#/$defs/Cache"}, {"type": "null"}],
+        "description": Recipe.model_fields["cache"].description,
     }
     roles = {
         role: what for task in discover.variants("hfadapt.tasks", Task).values() for role, what in task.roles.items()

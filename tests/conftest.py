@@ -11,6 +11,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_caches(tmp_path_factory: pytest.TempPathFactory):
+    """What tests cache is theirs, not the user's."""
+    os.environ["HFADAPT_CACHE"] = str(tmp_path_factory.mktemp("caches"))
+
+
 TEXTS = [
     "Arrived early, works perfectly, looks better than in the photo.",
     "It stopped charging after a week and nobody answers.",

@@ -48,6 +48,21 @@ def test_a_frozen_module_is_in_eval_mode_and_a_free_dropout_is_not():
     assert net["body"][2].training and all(p.requires_grad for p in net.parameters())
 
 
+def test_a_dropout_between_frozen_modules_is_still_and_one_before_a_moving_one_is_not():
+    """As in GPT-2, between its embeddings and its blocks."""
+    layers = {"early": nn.Linear(4, 4), "between": nn.Dropout(0.5), "late": nn.Linear(4, 4), "last": nn.Dropout(0.5)}
+    net = nn.ModuleDict({**layers, "head": nn.Linear(4, 2)})
+    with only(net, HEAD):
+        net.train()
+        assert not net["between"].training
+        assert net["last"].training
+    with only(net, ("late.weight", *HEAD)):
+        net.train()
+        assert net["between"].training
+    net.train()
+    assert net["between"].training
+
+
 def test_what_was_frozen_before_is_frozen_after():
     net = network()
     net["head"].bias.requires_grad_(False)

@@ -121,12 +121,17 @@ def picture_size(processor: Any, width: int = 64) -> tuple[int, int]:
 def pixels(pictures: Sequence[Any], processor: Any, *, cropped: bool = False) -> list[np.ndarray]:
     """Model inputs of pictures, (3, height, width) float32 each.
 
-    pictures: cells, or RGB pictures of Pillow; cropped: whether the latter have the model's size already, and the
-    processor is not to take their middle once more.
+    pictures: cells, or RGB pictures of Pillow, or None for one that nobody will look at, which comes out as a lone
+    pixel; cropped: whether pictures of Pillow have the model's size already, and the processor is not to take their
+    middle once more.
 
     Raises:
         DataError: a picture can't be read any more.
     """
+    import numpy as np
+
+    if all(one is None for one in pictures):
+        return [np.zeros((3, 1, 1), np.float32)] * len(pictures)
     images = getattr(processor, "image_processor", processor)
     done = cropped and not any(isinstance(one, Mapping) for one in pictures) and hasattr(images, "do_resize")
     # That of timm's models gives tensors only, and takes no further arguments.

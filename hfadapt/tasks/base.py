@@ -77,6 +77,11 @@ class Task(Variant):
         return False
 
     @property
+    def draws_texts(self) -> bool:
+        """Whether the text of a training row is another one in each epoch."""
+        return False
+
+    @property
     def augments(self) -> bool:
         """Whether training pictures are changed at random."""
         return False

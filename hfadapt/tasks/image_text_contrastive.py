@@ -113,7 +113,12 @@ class ImageTextContrastive(_pictures.PictureTask):
     @property
     def varies(self) -> bool:
         """Whether the training pictures are augmented, or one of several templates is drawn."""
-        return self.augments or (self.prompted and len(self.templates) > 1)
+        return self.augments or self.draws_texts
+
+    @property
+    def draws_texts(self) -> bool:
+        """Whether one of several templates is drawn."""
+        return self.prompted and len(self.templates) > 1
 
     def vary(self, rows: Columns, processor: Any, draws: Sequence[np.random.Generator]) -> Columns:
         """The rows with augmented pictures, and with drawn templates where the captions are made of the classes."""

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset, Sampler
 
 from hfadapt.data.labels import Labels
 from hfadapt.kind import IGNORED
 from hfadapt.tasks.base import Task
 
+PLACE, SERVED = "_place", "_served"
+"""What a row of a cached stage says of itself: its place in the cache, and whether its inputs were left out because all
+rows of its batch are there."""
 _CHUNK = 50
 """How many batches are sorted by length together; upstream's LengthGroupedSampler uses the same."""
 
@@ -29,11 +34,32 @@ class Rows(Dataset[dict[str, Any]]):
     def __init__(self, table: Any, lengths: np.ndarray | None = None, visit: Visits | None = None):
         """table: a `datasets.Dataset` of encoded rows, or of raw ones that `visit` encodes."""
         self.table, self.lengths, self.visit = table, lengths, visit
+        self.kept: tuple[np.ndarray, int, int] | None = None
+
+    def keep(self, filled: np.ndarray, begin: int, views: int) -> None:
+        """Rows that a cache holds need not be encoded.
+
+        filled: which of the cache's places hold a row; begin: the place of the first row of these; views: how many
+        epochs differ, where rows vary.
+        """
+        self.kept = (filled, begin, views)
 
     @property
     def varies(self) -> bool:
         """Whether a row is another one in each epoch."""
         return self.visit is not None and self.visit.changes
+
+    @property
+    def elusive(self) -> bool:
+        """Whether more than the picture of a row is another one in each epoch, so that no view of it can be kept."""
+        if self.visit is None or not self.varies:
+            return False
+        return self.visit.task.mixes or self.visit.task.draws_texts
+
+    @property
+    def drawn(self) -> str:
+        """What the random changes of a row depend on, besides its place."""
+        return f"{self.visit.task!r} {self.visit.seed}" if self.visit and self.varies else ""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -49,7 +75,16 @@ class Rows(Dataset[dict[str, Any]]):
         """The rows of a batch, read together."""
         size = len(self)
         places = [(index // (2 * size), index % size) for index in indices]
-        rows = self.visit(places) if self.visit else as_rows(self.table[[row for _, row in places]])
+        kept: list[int] = []
+        served = False
+        if self.kept:
+            filled, begin, views = self.kept
+            places = [(epoch % views, row) for epoch, row in places]
+            kept = [begin + view * size + row for view, row in places]
+            served = bool(filled[kept].all())
+        rows = self.visit(places, blank=served) if self.visit else as_rows(self.table[[row for _, row in places]])
+        for row, place in zip(rows, kept, strict=False):
+            row[PLACE], row[SERVED] = place, served
         for row, index in zip(rows, indices, strict=True):
             if index // size % 2:
                 row["labels"] = _ignored(row["labels"])
@@ -77,8 +112,13 @@ class Visits:
         """Whether anything is drawn."""
         return self.trains and (self.task.varies or self.task.mixes)
 
-    def __call__(self, places: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-        """The encoded rows at some places: the epoch and the row of each."""
+    def __call__(self, places: Sequence[tuple[int, int]], *, blank: bool = False) -> list[dict[str, Any]]:
+        """The encoded rows at some places: the epoch and the row of each; blank: without looking at pictures."""
+        if blank:
+            columns = dict(self.unseen[[row for _, row in places]])
+            targets = columns.pop("labels")
+            blanks = self.task.encode({**columns, "image": [None] * len(places)}, self.processor)
+            return as_rows({**blanks, "labels": targets})
         rows = self._encoded(places, part=0)
         if self.trains and self.task.mixes:
             draws = self._draws(places, part=1)
@@ -87,6 +127,11 @@ class Visits:
             ]
             rows = self.task.mix(rows, self._encoded(others, part=2), draws, self.labels)
         return rows
+
+    @cached_property
+    def unseen(self) -> Any:
+        """The table without its pictures."""
+        return self.table.remove_columns("image")
 
     def _encoded(self, places: Sequence[tuple[int, int]], part: int) -> list[dict[str, Any]]:
         columns = dict(self.table[[row for _, row in places]])
@@ -179,3 +224,18 @@ def balanced(targets: np.ndarray) -> np.ndarray:
     """Chances that draw each label equally often; targets: (rows,) ids → (rows,)."""
     counts = np.bincount(targets)
     return np.asarray(1 / counts[targets])
+
+
+class Collate:
+    """Collates the rows of a cached stage, and says which they are.
+
+    A class rather than a closure, so that worker processes that are spawned can pickle it.
+    """
+
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]):
+        self.collate = collate
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        places = [row.pop(PLACE, -1) for row in rows]
+        served = [row.pop(SERVED, False) for row in rows]
+        return self.collate(rows) | {PLACE: torch.tensor(places), SERVED: torch.tensor(served)}

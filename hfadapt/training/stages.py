@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -19,11 +19,13 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hfadapt.errors import HfadaptError
 from hfadapt.methods.base import Companion, Stage, Term
+from hfadapt.recipe import Cache as Options
 from hfadapt.settings import EARLY_STOPPING, steps_per_epoch
 from hfadapt.training import checkpoints
 from hfadapt.training.accompanying import Company
+from hfadapt.training.caching import Cache, open_cache, refusal
 from hfadapt.training.freezing import only
-from hfadapt.training.rows import Rows
+from hfadapt.training.rows import Collate, Rows
 from hfadapt.training.trainer import ExactLoss, StageTrainer, StreamedScores
 from hfadapt.training.watching import Journal, Watch
 
@@ -50,6 +52,8 @@ class Training:
     collator: Any
     folder: Path
     """Where checkpoints go."""
+    cache: Options = field(default_factory=Options)
+    """Whether what lies below all that moves is kept."""
     chances: np.ndarray | None = None
     """How likely each training row is drawn, (rows,); None draws each once an epoch."""
 
@@ -99,25 +103,81 @@ def train(
             companion.began(model, stages[i], steps[i])
         moments = _restore(model, outcome, companions)
     for i in range(len(ended), len(stages)):
-        stage, checkpoint = stages[i], checkpoints.newest(folders[i]) if resume else None
-        arguments = _arguments(training, stage, folders[i], steps[i], seed=training.settled["seed"] + i)
-        journal("stage", **_told(model, stage, arguments), number=i + 1, of=len(stages), steps=steps[i])
-        company = Company(companions, model, stage, training.folder / COMPANIONS, training.settled)
-        with only(model, stage.speeds):
-            company.begin(steps[i], checkpoint)
-            watch = Watch(journal, stage.name, sum(steps[:i]), training.steps, training.loss.task.constrain)
-            callbacks = [company, watch]
-            trainer = _trainer(model, stage, training, arguments, callbacks, moments, sum(steps[:i]), terms)
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        arguments = _arguments(training, stages[i], folders[i], steps[i], seed=training.settled["seed"] + i)
+        journal("stage", **_told(model, stages[i], arguments), number=i + 1, of=len(stages), steps=steps[i])
+        with only(model, stages[i].speeds):
+            now = _Now(stages[i], arguments, sum(steps[:i]), checkpoints.newest(folders[i]) if resume else None)
+            trainer = _run(model, now, training, journal, moments, terms, companions)
             moments = {} if _is_divided(trainer) else trainer.moments_by_name()
-            company.end()
-        journal("stage done", stage=stage.name, best=trainer.state.best_metric)
+        journal("stage done", stage=stages[i].name, best=trainer.state.best_metric)
         _keep(trainer, moments, companions, folders[i])
         if _is_divided(trainer):
             PartialState().wait_for_everyone()
             model = rebuild()
             _restore(model, folders[i] / _OUTCOME)
     return model
+
+
+@dataclass(frozen=True)
+class _Now:
+    """The stage that runs."""
+
+    stage: Stage
+    arguments: TrainingArguments
+    earlier: int
+    """Steps of earlier stages."""
+    checkpoint: Path | None
+    """Where it goes on from."""
+
+
+def _run(
+    model: nn.Module,
+    now: _Now,
+    training: Training,
+    journal: Journal,
+    moments: Mapping[str, dict[str, Any]],
+    terms: Sequence[Term],
+    companions: Sequence[Companion],
+) -> StageTrainer:
+    """Carry out a stage; the model's other parameters are frozen already."""
+    company = Company(companions, model, now.stage, training.folder / COMPANIONS, training.settled)
+    company.begin(now.arguments.max_steps, now.checkpoint)
+    cache = _cache(model, now, training, journal, terms)
+    watch = Watch(journal, now.stage.name, now.earlier, training.steps, training.loss.task.constrain)
+    callbacks = [company, *([cache] if cache else []), watch]
+    trainer = _trainer(model, now, training, callbacks, moments, terms)
+    if cache:
+        trainer.cache, trainer.data_collator = cache, Collate(training.collator)
+    trainer.train(resume_from_checkpoint=str(now.checkpoint) if now.checkpoint else None)
+    company.end()
+    if cache:
+        cache.close()
+    training.train.kept = training.validation.kept = None
+    return trainer
+
+
+def _cache(model: nn.Module, now: _Now, training: Training, journal: Journal, terms: Sequence[Term]) -> Cache | None:
+    """The cache of what lies below all that moves, where there is one; the log says why."""
+    settled, options = training.settled, training.cache
+    visits = now.arguments.max_steps / steps_per_epoch(settled, len(training.train), PartialState().num_processes)
+    rows = training.train
+    drawn = training.chances is not None
+    cache, says = None, refusal(options, settled, visits, drawn=drawn, varies=rows.varies, elusive=rows.elusive)
+    if terms:
+        says = "what is added to the loss looks at all of the model"
+    if not says:
+        cache, says = open_cache(
+            model.to(now.arguments.device),
+            (training.train, training.validation),
+            training.collator,
+            reads=training.loss.task.reads,
+            options=options,
+            visits=visits,
+            run=training.folder,
+            checkpoint=now.checkpoint,
+        )
+    journal("cache", stage=now.stage.name, serves=bool(cache), says=says)
+    return cache
 
 
 def _told(model: nn.Module, stage: Stage, arguments: TrainingArguments) -> dict[str, Any]:
@@ -183,24 +243,21 @@ def _arguments(training: Training, stage: Stage, folder: Path, steps: int, seed:
 
 def _trainer(
     model: nn.Module,
-    stage: Stage,
+    now: _Now,
     training: Training,
-    arguments: TrainingArguments,
     callbacks: Sequence[TrainerCallback],
     moments: Mapping[str, dict[str, Any]],
-    earlier: int,
     terms: Sequence[Term],
 ) -> StageTrainer:
-    """earlier: steps of earlier stages."""
     processes = PartialState().num_processes
     trainer = StageTrainer(
         model=model,
-        args=arguments,
+        args=now.arguments,
         loss=training.loss,
-        speeds=stage.speeds,
+        speeds=now.stage.speeds,
         strategy=training.settled[_SAMPLING],
-        seed=arguments.seed,
-        earlier=math.ceil(earlier / steps_per_epoch(training.settled, len(training.train), processes)),
+        seed=now.arguments.seed,
+        earlier=math.ceil(now.earlier / steps_per_epoch(training.settled, len(training.train), processes)),
         chances=training.chances,
         moments=moments,
         drop_last=training.settled.get(_DROPPING, False),

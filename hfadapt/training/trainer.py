@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from hfadapt.kind import IGNORED
 from hfadapt.methods.base import Term
 from hfadapt.scoring.tally import Tally
 from hfadapt.tasks.base import Task
+from hfadapt.training.caching import Cache
 from hfadapt.training.gathering import gathered
 from hfadapt.training.rows import Order, Rows
 
@@ -154,6 +156,7 @@ class ExactTrainer(Trainer):
 
     def __init__(self, *, model: nn.Module, loss: ExactLoss, **rest: Any):
         self.exact = loss.on(model)
+        self.cache: Cache | None = None
         super().__init__(model=model, compute_loss_func=self.exact, **rest)
 
     def compute_loss(
@@ -166,7 +169,8 @@ class ExactTrainer(Trainer):
         """The loss, and perhaps the outputs that the task reads, in its order."""
         shown = {name: value for name, value in inputs.items() if name != "labels"}
         self.exact.inputs = shown if self.exact.terms and model.training else None
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        with self.cache.around(inputs) if self.cache else nullcontext():
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         kept = {name: outputs[name] for name in self.exact.task.reads}
         return (loss, kept) if return_outputs else loss
 
