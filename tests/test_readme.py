@@ -10,13 +10,13 @@ import pytest
 from hfadapt import discover
 from hfadapt.errors import RecipeError
 from hfadapt.methods.base import Adaptation
-from hfadapt.reading import read
+from hfadapt.reading import build, parse, read
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_recipe_reads(tmp_path):
-    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (text,) = re.findall(r"```yaml\n(hfadapt: 1.*?)```", README, re.DOTALL)
     (tmp_path / "my.yaml").write_text(text, encoding="utf-8")
     recipe = read(tmp_path / "my.yaml", ["adapt=linear-probe", "train.seed=3"])
     assert recipe.adapt.name == "linear-probe" and recipe.train["learning_rate"] == 5e-4
@@ -31,9 +31,20 @@ def test_the_recipe_reads(tmp_path):
 
 def test_the_methods_are_all_there():
     section = README[README.index("## Methods") : README.index("## Several processes")]
-    assert re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE) and set(
-        re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)
-    ) == set(discover.variants("hfadapt.methods", Adaptation))
+    cells = re.findall(r"^\| (`[^|]+`) \|", section, re.MULTILINE)
+    named = [name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)]
+    assert sorted(named) == sorted(discover.variants("hfadapt.methods", Adaptation))
+
+
+def test_every_way_to_write_a_method_reads():
+    section = README[README.index("## Methods") : README.index("## Several processes")]
+    (text,) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    (whole,) = re.findall(r"```yaml\n(hfadapt: 1.*?)```", README, re.DOTALL)
+    lines = text.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        recipe = re.sub(r"(?m)^(adapt|train): .*\n", "", whole) + line
+        assert build(parse(recipe, "my.yaml"), "my", recipe).adapt.name in line + "stages"
 
 
 def test_the_commands_are_those_of_the_program():
