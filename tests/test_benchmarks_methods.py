@@ -95,13 +95,14 @@ def test_every_method_is_a_way_and_has_rates(harness):
 def test_workers_share_the_cells_and_interruptions_leave_a_balanced_table(harness):
     columns, cells, measure = harness["columns"], harness["cells"], harness["measure"]
     asked = cells.ordered(harness["methods"].ways(), columns.columns(Path("nowhere")))
-    halves = [list(measure.shard(asked, f"{i}/2")) for i in range(2)]
-    assert sorted(cell.key for half in halves for cell in half) == sorted(cell.key for cell in asked)
-    assert len({cell.key for cell in asked}) == len(asked)
-    for half in halves:
-        assert 0.4 < len(half) / len(asked) < 0.6
-        first = half[: len(half) // 5]
+    both = [list(measure.shared(asked, f"{i}/2")) for i in range(2)]
+    for its in both:
+        assert sorted(cell.key for cell in its) == sorted(cell.key for cell in asked)
+        first = its[: len(asked) // 5]
         assert {cell.seed for cell in first} == {0} and all(cell.column.few for cell in first)
+    assert len({cell.key for cell in asked}) == len(asked)
+    begun = [{cell.key for cell in its[:10]} for its in both]
+    assert not begun[0] & begun[1] and begun[0] | begun[1] == {cell.key for cell in asked[:20]}
 
 
 def test_rows_are_drawn_by_the_seed(harness, shared, tmp_path):

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,9 @@ class Bench:
     results: Results
     about: Mapping[str, Any] = field(default_factory=dict)
     known: dict[str, float] = field(default_factory=dict)
-    """What untouched backbones know, by the name of the column."""
+    """What untouched backbones know, by the name of the model."""
+    name: str = field(default_factory=lambda: datetime.datetime.now().isoformat(timespec="seconds"))
+    """Of this start of the harness, which does not try again what failed in it."""
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         """The line of a cell."""
@@ -260,30 +263,36 @@ def import_all() -> None:
             importlib.import_module(module.name)
 
 
-def shard(asked: list[Cell], worker: str) -> Iterator[Cell]:
-    """The cells of one of several workers, `0/2` say; all cells of a way fall to the same one."""
+def shared(asked: list[Cell], worker: str) -> Iterator[Cell]:
+    """The cells in the order of one of several workers, `0/2` say.
+
+    Of each column and seed it begins with its own share of the ways, and goes on with what others have left of theirs,
+    from the end, so that any number of workers comes to the end of all.
+    """
     mine, of = (int(part) for part in worker.split("/"))
     names = list(dict.fromkeys(cell.way.name for cell in asked))
-    return (cell for cell in asked if names.index(cell.way.name) % of == mine)
+    for _, group in groupby(asked, lambda cell: (cell.column.name, cell.seed, cell.way.main)):
+        its = list(group)
+        own = [cell for cell in its if names.index(cell.way.name) % of == mine]
+        yield from [*own, *reversed([cell for cell in its if cell not in own])]
 
 
 def run(asked: list[Cell], bench: Bench, tell: Callable[[str], None] = print, minutes: float = math.inf) -> None:
     """Measure the cells that the results do not hold, in order; what failed is tried again."""
-    start, done = time.monotonic(), {row["key"] for row in bench.results.rows() if row["status"] != "failed"}
-    left = [cell for cell in asked if cell.key not in done]
-    for i, cell in enumerate(left):
-        if time.monotonic() - start > 60 * minutes:
-            tell(f"{minutes:g} minutes are over; {len(left) - i} cells are left.")
-            return
-        if not bench.rates(cell):
+    start = time.monotonic()
+    for i, cell in enumerate(asked):
+        done = {row["key"] for row in bench.results.rows() if row["status"] != "failed" or row["run"] == bench.name}
+        if cell.key in done or not bench.rates(cell):
             continue
+        if time.monotonic() - start > 60 * minutes:
+            tell(f"{minutes:g} minutes are over.")
+            return
         began = _clock()
         line = bench.measure(cell)
         wall, cpu = (round(b - a, 1) for a, b in zip(began, _clock(), strict=True))
-        bench.results.append(line | {"whole_seconds": wall, "whole_cpu_seconds": cpu})
-        tell(
-            f"{i + 1}/{len(left)} {time.monotonic() - start:.0f} s  {cell.name}: {_told(line)} ({wall} s, cpu {cpu} s)"
-        )
+        bench.results.append(line | {"run": bench.name, "whole_seconds": wall, "whole_cpu_seconds": cpu})
+        past = time.monotonic() - start
+        tell(f"{i + 1}/{len(asked)} {past:.0f} s  {cell.name}: {_told(line)} ({wall} s, cpu {cpu} s)")
 
 
 def _told(line: Mapping[str, Any]) -> str:
@@ -314,7 +323,7 @@ def main() -> None:
         if column.missing:
             print(f"{column.name} is skipped: there is no {column.missing} in {given.data}.")
     there = [column for column in there if not column.missing]
-    asked = list(shard(cells.ordered(columns.named(given.ways, methods.ways()), there, given.seeds), given.worker))
+    asked = list(shared(cells.ordered(columns.named(given.ways, methods.ways()), there, given.seeds), given.worker))
     if given.list:
         print("\n".join(cell.name for cell in asked))
         return
