@@ -142,7 +142,8 @@ class TipAdapter(ZeroShot):
     Zhang et al. 2022 (https://arxiv.org/abs/2207.09519): to the logits of the names is added, for each remembered
     picture, `alpha · exp(-beta · (1 - cosine))` at its class. Their Tip-Adapter-F then trains the memory itself;
     here what trains is the head that is fitted to these logits. Such a head is linear in the mean of the tower's
-    patches, so it keeps the drift of the memory over all pictures, and not what single ones are remembered for.
+    patches, so it keeps the drift of the memory over all pictures, and not what single ones are remembered for:
+    on builtin/scenes it begins at an accuracy of 0.32, where the names alone have 0.33 and the memory 0.44.
     `scores` has the exact answers.
     """
 

@@ -46,7 +46,8 @@ class ImageClassification(_pictures.PictureTask, Classification):
     """Where the head starts: at random, or, with a backbone that knows texts too (CLIP, SigLIP), from the
     names of the classes, or from these and a memory of some training pictures (Zhang et al. 2022,
     https://arxiv.org/abs/2207.09519). The head is a linear layer in any case: it is fitted to what the names,
-    or Tip-Adapter, answer of the training pictures, and keeps of it what is linear in the tower's features."""
+    or Tip-Adapter, answer of the training pictures, and keeps of it what is linear in the tower's features. Of a
+    memory that may be next to nothing before training; what Tip-Adapter itself scores is among the baselines."""
     shots: Annotated[int, Field(ge=1)] = 16
     """The most training pictures of a class that `tip-adapter` remembers, drawn by the seed."""
     templates: Annotated[list[str], Field(min_length=1)] = Field(default=["a photo of a {}."])
