@@ -30,6 +30,7 @@ HUB = {
 OFFLINE = {
     # recipe: kind of backbone
     "sentiment_bert": "bert",
+    "reviews_pretrain": "bert",
     "topic_pairs": "bert",
     "aspects_multilabel": "bert",
     "stars_regression": "bert",
