@@ -136,6 +136,14 @@ def test_features_are_pooled_over_tokens_or_places():
     assert _terms.pooled(features.reshape(1, 3, 2, 2), None).tolist() == [[1.5, 5.5, 9.5]]
 
 
+def test_the_mask_is_of_the_texts_and_of_every_token():
+    inputs = {"attention_mask": torch.ones(2, 3)}
+    towers = [SimpleNamespace(name=name) for name in ("", "text", "vision")]
+    known: Any = [_terms.mask_of(tower, inputs, torch.ones(2, 3, 4)) for tower in towers]
+    assert [mask is None for mask in known] == [False, False, True]
+    assert _terms.mask_of(towers[0], inputs, torch.ones(2, 5, 4)) is None
+
+
 @pytest.mark.parametrize("kind", ["vit", "convnext", "resnet"])
 def test_pictures_are_anchored_too(kind, backbone):
     from transformers import AutoModelForImageClassification
