@@ -37,13 +37,16 @@ class Prompts(Adaptation):
 
         from hfadapt.methods._rows import LearntRows
 
-        its: Any = model
+        # Where `prepare` refused there are none, and planning goes on to find what else is wrong.
+        tokens = getattr(model.config, "prompt_tokens", None)
+        if tokens is None:
+            return model
         reader = _reader(model)
         embedding = reader.get_input_embeddings()
         if type(embedding) is not nn.Embedding:
             says = f"The embedding of this backbone is a {type(embedding).__name__}, of which no rows can be learnt."
             raise RecipeError(Problem(says, "adapt"))
-        reader.set_input_embeddings(LearntRows(embedding, **its.config.prompt_tokens))
+        reader.set_input_embeddings(LearntRows(embedding, **tokens))
         return model
 
     def finish(self, model: nn.Module) -> nn.Module:
@@ -95,7 +98,7 @@ def add(tokenizer: Any, names: Sequence[str], starts: Sequence[Sequence[int]], a
     _settle(tokenizer)
     if tokenizer.num_special_tokens_to_add(pair=True) >= tokenizer.model_max_length:
         says = f"With {len(names)} learnt tokens no text fits into {tokenizer.model_max_length} tokens."
-        raise RecipeError(Problem(says, "adapt"))
+        raise RecipeError(Problem(says, "adapt", hint="Learn fewer."))
     if not _kept(tokenizer, around, before, ids):
         says = f"The tokenizer of '{around.source.name}' would forget learnt tokens when it is loaded again."
         raise RecipeError(Problem(says, "adapt", hint="Use another method."))
@@ -149,15 +152,13 @@ def _insert(tokenizer: Any, names: Sequence[str], ids: Sequence[int]) -> None:
 def _settle(tokenizer: Any) -> None:
     """Make of a tokenizer one that is loaded as it was saved.
 
-    BERT's, RoBERTa's and CLIP's own classes make their processor anew whenever they are loaded, as does every
-    tokenizer that is told which tokens to add at the ends.
+    BERT's, RoBERTa's and CLIP's own classes make their processor anew whenever they are loaded. What the class
+    says of inputs and sides must then be said by the tokenizer.
     """
     from transformers import PreTrainedTokenizerFast
 
     for name in ("model_input_names", "padding_side", "truncation_side"):
         tokenizer.init_kwargs[name] = getattr(tokenizer, name)
-    for name in ("add_bos_token", "add_eos_token"):
-        tokenizer.init_kwargs.pop(name, None)
     tokenizer.__class__ = PreTrainedTokenizerFast
 
 

@@ -44,8 +44,10 @@ class ClipAdapter(Adaptation):
             RecipeError: the task is not on pictures with texts.
         """
         if not around.task.contrasts:
-            says = f"The method 'clip-adapter' is for pictures with texts; '{around.task.name}' is another task."
-            raise RecipeError(Problem(says, "adapt", hint="Use the task 'image-text-contrastive'."))
+            says = (
+                f"The method 'clip-adapter' is for tasks that join pictures and texts; '{around.task.name}' does not."
+            )
+            raise RecipeError(Problem(says, "adapt"))
 
     def wrap(self, model: nn.Module, anatomy: Anatomy) -> nn.Module:
         """Put the bottlenecks beside the projections.
@@ -57,6 +59,8 @@ class ClipAdapter(Adaptation):
 
         from hfadapt.methods._projection import Blended
 
+        if len(anatomy.towers) == 1:
+            return model  # refused by `prepare`; planning goes on to find what else is wrong
         for tower in dict.fromkeys(self.towers):
             projection = getattr(model, name := _projection(tower), None)
             if not isinstance(projection, nn.Linear):

@@ -41,8 +41,8 @@ class Coop(_prompts.Prompts):
             RecipeError: the task is not on pictures with texts, or the tokenizer can't insert tokens.
         """
         if not around.task.contrasts:
-            says = f"The method 'coop' is for pictures with texts; '{around.task.name}' is another task."
-            raise RecipeError(Problem(says, "adapt", hint="Use the task 'image-text-contrastive'."))
+            says = f"The method 'coop' is for tasks that join pictures and texts; '{around.task.name}' does not."
+            raise RecipeError(Problem(says, "adapt"))
         tokenizer = around.processor.tokenizer
         _find_the_end(around, tokenizer)
         starts = _prompts.words(tokenizer, self.start, self.context)

@@ -23,7 +23,7 @@ class PromptTuning(_prompts.Prompts):
     https://arxiv.org/abs/2101.00121).
 
     When to use: a large frozen backbone that serves many tasks, of which each adds a few rows to its
-    vocabulary. Needs a large learning rate, 1e-3 to 1e-2, and many steps. Compared with `linear-probe`: can
+    vocabulary. Needs a large learning rate, 1e-2 or more, and many steps. Compared with `linear-probe`: can
     change what the body looks for, though not how; compared with `lora`: fewer parameters, weaker, the more so
     the smaller the backbone. The tokens are part of the tokenizer that comes out, which inserts them by itself,
     and take their places of `task.max_length`. They start as the names of the labels, then as frequent words.
@@ -40,7 +40,7 @@ class PromptTuning(_prompts.Prompts):
         """
         if around.task.modality != "text":
             says = f"The method 'prompt-tuning' is for tasks on texts; '{around.task.name}' is not one."
-            raise RecipeError(Problem(says, "adapt", hint="Use 'coop' for the texts of CLIP."))
+            raise RecipeError(Problem(says, "adapt"))
         tokenizer, names = around.processor, [f"<prompt{i}>" for i in range(self.tokens)]
         labels = around.labels.names if around.labels.kind in ("label", "labels") else ()
         spelt = [tokenizer(name.replace("_", " "), add_special_tokens=False)["input_ids"] for name in labels]
