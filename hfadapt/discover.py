@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Collection
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -76,15 +77,21 @@ def one_of(package: str, base: type[Variant], what: str) -> BeforeValidator:
         options = dict(value) if isinstance(value, dict) else {}
         implied = [name for name, kind in kinds.items() if kind.implied_by in options]
         if isinstance(value, dict) and base.tag not in value and not implied:
-            raise _unknown("untagged", f"'{base.tag}' is missing. {did_you_mean('', kinds)}")
+            raise _unknown("untagged", f"'{base.tag}' is missing. {_known('', kinds)}")
         name = options.pop(base.tag, *implied[:1]) if isinstance(value, dict) else value
         if not isinstance(name, str):
-            raise _unknown("unknown", f"Expected the name of a {what}. {did_you_mean('', kinds)}")
+            raise _unknown("unknown", f"Expected the name of a {what}. {_known('', kinds)}")
         if name not in kinds:
-            raise _unknown("unknown", f"There is no {what} '{name}'. {did_you_mean(name, kinds)}")
+            raise _unknown("unknown", f"There is no {what} '{name}'. {_known(name, kinds)}")
         return kinds[name].model_validate(options)
 
     return BeforeValidator(chosen)
+
+
+def _known(name: str, kinds: Collection[str]) -> str:
+    """The nearest name, or all of them where these are few."""
+    near = did_you_mean(name, kinds, listing=len(kinds) <= 12)
+    return near or f"`hfadapt list` shows the {len(kinds)} there are."
 
 
 def _unknown(kind: str, says: str) -> PydanticCustomError:

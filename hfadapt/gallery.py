@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from hfadapt.errors import HfadaptError, did_you_mean
@@ -31,12 +32,12 @@ def listing() -> dict[str, dict[str, str]]:
     readmes = {readme.parent.name: readme for readme in sorted(builtin.glob("*/README.md"))}
     models = {name: readme for name, readme in readmes.items() if (readme.parent / "config.json").exists()}
     data = {name: _heading(readme) for name, readme in readmes.items() if name not in models}
-    data |= {name: _first_line(module.__doc__) for name, module in discover.modules("hfadapt.builtin").items()}
+    data |= {name: _first_sentence(module.__doc__) for name, module in discover.modules("hfadapt.builtin").items()}
     return {
         "recipes": {name: _first_comment(path) for name, path in recipes().items()},
-        "tasks": {name: _first_line(kind.__doc__) for name, kind in tasks.items()},
-        "methods": {name: _first_line(kind.__doc__) for name, kind in methods.items()},
-        "families": {name: _first_line(module.__doc__) for name, module in families.items()},
+        "tasks": {name: _first_sentence(kind.__doc__) for name, kind in tasks.items()},
+        "methods": {name: _first_sentence(kind.__doc__) for name, kind in methods.items()},
+        "families": {name: _first_sentence(module.__doc__) for name, module in families.items()},
         "models": {f"builtin/{name}": _heading(readme) for name, readme in models.items()},
         "data": {f"builtin/{name}": says for name, says in sorted(data.items())},
     }
@@ -66,8 +67,12 @@ def _first_comment(path: Path) -> str:
     return path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
 
 
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().splitlines()[0]
+def _first_sentence(text: str | None) -> str:
+    """Without the addresses of papers, and what follows a semicolon."""
+    paragraph = " ".join((text or "").strip().partition("\n\n")[0].split())
+    plain = re.sub(r",? https?://[^\s;),]+| \(https?://[^)]+\)|(?<=\()https?://[^\s;),]+[,;] ", "", paragraph)
+    # `et al. 2015` ends no sentence, and a semicolon between two papers none either.
+    return re.split(r"(?<! al)\.(?:\s|$)|;(?![^(]*\))", plain)[0].rstrip(".") + "."
 
 
 def _heading(readme: Path) -> str:
