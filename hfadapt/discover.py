@@ -91,7 +91,7 @@ def one_of(package: str, base: type[Variant], what: str) -> BeforeValidator:
 def _known(name: str, kinds: Collection[str]) -> str:
     """The nearest name, or all of them where these are few."""
     near = did_you_mean(name, kinds, listing=len(kinds) <= 12)
-    return near or f"`hfadapt list` shows the {len(kinds)} there are."
+    return near or "`hfadapt list` shows them all."
 
 
 def _unknown(kind: str, says: str) -> PydanticCustomError:

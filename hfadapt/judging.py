@@ -216,14 +216,16 @@ def _pairs(plan: Plan) -> dict[str, Scores]:
     """Chance, and the backbone as it came."""
     task, labels, seed = plan.recipe.task, plan.data.labels, plan.settled["seed"]
     model: Any = task.model(plan.source, plan.config, dtype=torch.float32)[0].to(device()).eval()
+    # That of the plan may hold tokens that only the adapted model knows.
+    processor = task.processor(plan.source, plan.config)
     found: dict[str, dict[str, Mapping[str, Score]]] = {"chance": {}, "zero-shot": {}}
     for split in JUDGED:
         rows = plan.data.splits[split]
         fresh = partial(tally, task, labels, (), seed=seed, replicates=REPLICATES)
         streamed = fresh()
         if labels.names:
-            streamed = _with_classes(task, plan.processor, rows, labels, fresh, seed, REPLICATES)(model)
-        for batch, targets in zero_shot.batches(encode(plan, split), task.collator(plan.processor)):
+            streamed = _with_classes(task, processor, rows, labels, fresh, seed, REPLICATES)(model)
+        for batch, targets in zero_shot.batches(encode_rows(task, processor, rows, labels), task.collator(processor)):
             with torch.no_grad():
                 outputs = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
             streamed.add({name: outputs[name].float().cpu().numpy() for name in task.reads}, targets)

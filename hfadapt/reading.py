@@ -344,10 +344,15 @@ def _owner(loc: list[str], document: _Document) -> tuple[str, list[str]]:
     values: Any = document.values
     for part in loc[:-1]:
         values = values[int(part) if isinstance(values, list) else part]
-        section = section if part.isdigit() else _section(section.model_fields[part].annotation, values)
+        section = section if part.isdigit() else _section(_fields(section)[part].annotation, values)
     if issubclass(section, Variant):
-        return f"'{section.name}'", [section.tag, *section.model_fields]
-    return section.__name__, list(section.model_fields)
+        return f"'{section.name}'", [section.tag, *_fields(section)]
+    return section.__name__, list(_fields(section))
+
+
+def _fields(section: type[Section]) -> dict[str, Any]:
+    """Its fields as a recipe spells them."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
 def _section(annotation: Any, value: Any) -> Any:

@@ -313,6 +313,6 @@ def _short_or_long(package: str, base: type[Variant], definitions: dict[str, Any
         if isinstance(config := getattr(kind, "config", None), str):
             form["properties"] |= {n: _property(f) for n, f in sorted(fields(config).items())}
             form["additionalProperties"] = False
-        form["required"] = [base.tag, *form.get("required", [])]
+        form["required"] = [*([] if kind.implied_by else [base.tag]), *form.get("required", [])]
         forms.append(form)
     return {"anyOf": forms}

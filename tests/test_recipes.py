@@ -40,6 +40,13 @@ OFFLINE = {
     "scenes_clip_flyp": "clip",
     "scenes_clip_base_to_new": "clip",
     "scenes_clip_few_shot": "clip",
+    "reviews_gradual": "bert",
+    "reviews_wise_ft": "bert",
+    "reviews_prompt_tuning": "bert",
+    "digits_layerwise": "vit",
+    "scenes_clip_stages": "clip",
+    "scenes_clip_wise_ft": "clip",
+    "scenes_clip_coop": "clip",
 }
 
 
@@ -71,7 +78,7 @@ def test_an_offline_recipe_plans_as_it_stands(name):
 
 @pytest.mark.parametrize("name", OFFLINE)
 def test_an_offline_recipe_trains_a_few_steps(name, backbone, tmp_path):
-    changes = [f"model={backbone(OFFLINE[name])}", "train.max_steps=2", "train.per_device_train_batch_size=4"]
+    changes = [f"model={backbone(OFFLINE[name])}", "train.max_steps=3", "train.per_device_train_batch_size=4"]
     run = hfadapt.adapt(hfadapt.plan(read(RECIPES[name], changes)), tmp_path / "run")
     assert set(run.scores["scores"]) == {"validation", "test"}
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from hfadapt.errors import Problem, RecipeError
 from hfadapt.methods._around import Around
+from hfadapt.methods.base import Surroundings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +46,17 @@ class Pretrain(Around):
     texts and 0.6 for pictures."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """The rows that each process takes at a time; a step is one such batch."""
+
+    def prepare(self, around: Surroundings) -> None:
+        """As the inner method; one that adds tokens does not go with it.
+
+        Raises:
+            RecipeError: the inner method adds tokens.
+        """
+        super().prepare(around)
+        if getattr(around.config, "prompt_tokens", None):
+            says = f"'{self.inner.name}' adds tokens that a model for masked words does not know."
+            raise RecipeError(Problem(says, "adapt.inner", hint="Use another method inside."))
 
     def keep(self, model: nn.Module, folder: Path) -> None:
         """Nothing: an adapter of the inner method belongs to a body that is in no checkpoint but `model/`."""
