@@ -8,6 +8,8 @@ from typing import Any, TextIO
 
 from hfadapt.errors import count
 
+_SHOWN = ("loss", *"accuracy f1_macro map pearson rmse recall@1 recall@10 zero_shot_accuracy base_accuracy".split())
+"""What is told of an evaluation along the way."""
 _LINES = 10
 """How many lines of progress a whole training leaves in a log."""
 
@@ -70,11 +72,7 @@ class Console:
     def on_evaluated(self, event: Mapping[str, Any]) -> None:
         """The scores along the way, the loss first."""
         scores = {k: v for k, v in event["scores"].items() if isinstance(v, float) and "[" not in k}
-        shown = [
-            k
-            for k in ("loss", "accuracy", "f1_macro", "map", "pearson", "rmse", "recall@1", "recall@10")
-            if k in scores
-        ]
+        shown = [name for name in _SHOWN if name in scores]
         self.line(f"  validation at step {event['step']:,}: " + ", ".join(f"{k} {scores[k]:.4f}" for k in shown))
 
 
