@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from hfadapt.backbones._source import is_published
@@ -98,21 +99,15 @@ def _made(plan: Plan) -> str:
 
 
 def _choice(tried: Sequence[Mapping[str, float]]) -> list[str]:
-    """What was tried after training, as a table."""
-    if not tried:
-        return []
-    names = list(tried[0])
-    rows = [
-        "| " + " | ".join(f"{row[name]:g}" if name != "score" else f"{row[name]:.4f}" for name in names) + " |"
-        for row in tried
-    ]
-    head = [
-        "Weights that were chosen among by the validation rows:",
-        "",
-        f"| {' | '.join(names)} |",
-        "|---" * len(names) + "|",
-    ]
-    return [*head, *rows, ""]
+    """What was tried after training, a table for each way of trying."""
+    lines = ["Weights that were chosen among by the validation rows:", ""] if tried else []
+    for names, rows in groupby(tried, key=tuple):
+        lines += [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+        for row in rows:
+            cells = (f"{row[name]:.4f}" if name == "score" else f"{row[name]:g}" for name in names)
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return lines
 
 
 def _moved(plan: Plan) -> list[str]:

@@ -8,7 +8,10 @@ from typing import Any, TextIO
 
 from hfadapt.errors import count
 
-_SHOWN = ("loss", *"accuracy f1_macro map pearson rmse recall@1 recall@10 zero_shot_accuracy base_accuracy".split())
+_SHOWN = (
+    *("loss", "accuracy", "f1_macro", "map", "pearson", "rmse"),
+    *("recall@1", "recall@10", "zero_shot_accuracy", "base_accuracy"),
+)
 """What is told of an evaluation along the way."""
 _LINES = 10
 """How many lines of progress a whole training leaves in a log."""

@@ -14,12 +14,13 @@ from hfadapt.backbones._source import load_config, locate
 from hfadapt.backbones.base import Anatomy, Source, anatomy, family_of
 from hfadapt.data.labels import Labels
 from hfadapt.data.loading import Finding, Loaded, load
-from hfadapt.errors import HfadaptError, Problem, RecipeError, count, did_you_mean, one_line
-from hfadapt.methods.base import Adaptation, Stage, Surroundings
+from hfadapt.errors import HfadaptError, Problem, RecipeError, count, one_line
+from hfadapt.methods.base import Stage, Surroundings
+from hfadapt.misfits import misfits
 from hfadapt.noise import quiet
 from hfadapt.pretraining import Pretraining, ask
 from hfadapt.recipe import Recipe
-from hfadapt.scoring.kinds import ZERO_SHOT, best_first, names_for
+from hfadapt.scoring.kinds import best_first
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -120,7 +121,7 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         parts = anatomy(model, new)
         wrapped = recipe.adapt.wrap(model, parts)
         stages = tuple(recipe.adapt.stages(wrapped, parts))
-    if problems := [*problems, *_misfits(recipe, data, settled, processes)]:
+    if problems := [*problems, *misfits(recipe, data, settled, processes)]:
         raise RecipeError(*problems)
     steps = settings.total_steps(settled, len(data.splits["train"]), processes)
     late = _rehearsed(recipe, data, settled, stages, steps, processes)
@@ -326,65 +327,6 @@ def _direction(metric: str) -> bool:
         return best_first(metric.partition("[")[0])
     except HfadaptError:
         return metric != "loss"
-
-
-def _misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes: int) -> list[Problem]:
-    """What fits the schema but not the data."""
-    problems = []
-    if not settings.steps_per_epoch(settled, len(data.splits["train"]), processes):
-        batch, field = settled["per_device_train_batch_size"], "train.dataloader_drop_last"
-        says = f"The {len(data.splits['train']):,} training rows do not fill a batch of {batch:,}, so all are dropped."
-        problems.append(Problem(says, field, recipe.origin(field), "Lower per_device_train_batch_size."))
-    known = [*names_for(data.labels.kind, data.labels.names), *(["base_accuracy"] if data.new else []), "loss"]
-    best, chosen = "train.metric_for_best_model", str(settled["metric_for_best_model"])
-    if chosen not in known and not recipe.metrics:
-        says = f"There is no metric '{chosen}' for this problem."
-        problems.append(Problem(says, best, recipe.origin(best), did_you_mean(chosen, known)))
-    if chosen in (*ZERO_SHOT, "base_accuracy") and (settled.get("fsdp") or settled.get("deepspeed")):
-        says = "To tell classes by their names takes the whole model, and here it is divided while it trains."
-        problems.append(Problem(says, best, recipe.origin(best), "Choose recall@1."))
-    loss = getattr(recipe.task, "loss", None)
-    weights = getattr(loss, "class_weights", None)
-    for name in weights if isinstance(weights, dict) else ():
-        if name not in data.labels.names:
-            field = "task.loss.class_weights"
-            says = f"There is no label '{name}'."
-            problems.append(Problem(says, field, recipe.origin(field), did_you_mean(name, data.labels.names)))
-    if getattr(recipe.task, "head", "new") != "new" and data.labels.kind != "label":
-        says = "A head that starts from the names of the classes needs one label a row."
-        problems.append(Problem(says, "task.head", recipe.origin("task.head")))
-    if data.labels.kind == "pairs":
-        ignored = {"train.label_smoothing_factor": settled.get("label_smoothing_factor"), "metrics": recipe.metrics}
-        for field in (field for field, value in ignored.items() if value):
-            says = "Pairs of pictures and texts are trained and judged without it."
-            problems.append(Problem(says, field, recipe.origin(field), "Remove it."))
-    if recipe.task.lazy and recipe.model.dtype != "float32":
-        says = "Models of pictures are held in float32 here; their processors give nothing else."
-        hint = "Compute in half precision with `train.bf16: true` instead."
-        problems.append(Problem(says, "model.dtype", recipe.origin("model.dtype"), hint))
-    problems += _of_method(recipe, settled)
-    if recipe.data.sampling == "balanced" and data.labels.kind != "label":
-        says = "Balanced sampling needs one label a row."
-        problems.append(Problem(says, "data.sampling", recipe.origin("data.sampling")))
-    return problems
-
-
-def _of_method(recipe: Recipe, settled: Mapping[str, Any]) -> Iterator[Problem]:
-    """Training arguments that do not go with the method."""
-    for name, value in recipe.adapt.arguments.items():
-        if recipe.train.get(name, value) != value:
-            field = f"train.{name}"
-            says = f"It follows from the method '{recipe.adapt.name}', which sets it to {value}."
-            yield Problem(says, field, recipe.origin(field), "Remove it.")
-    for name in ("fsdp", "deepspeed"):
-        if settled.get(name) and not _divisible(recipe.adapt):
-            says = f"The method '{recipe.adapt.name}' needs the whole model on each process."
-            yield Problem(says, f"train.{name}", recipe.origin(f"train.{name}"), "Leave it out.")
-
-
-def _divisible(method: Adaptation) -> bool:
-    inner = getattr(method, "inner", None)
-    return method.divisible and (inner is None or _divisible(inner))
 
 
 def label_counts(data: Loaded, split: str) -> Counter[str]:

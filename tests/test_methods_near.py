@@ -515,7 +515,7 @@ def loads(run: Any) -> None:
 
 CHOOSING = {
     "ema": {"method": "ema", "decay": 0.6, "inner": PROBED},
-    "soup": {"method": "soup", "inner": PROBED},
+    "soup": {"method": "wise-ft", "mix": [0, 1], "inner": {"method": "soup", "inner": PROBED}},
     "wise-ft": {
         "method": "wise-ft",
         "mix": [0, 0.5, 1],
@@ -542,7 +542,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit_and_loads_anywhere(method, ba
     assert whole.scores.get("tried") == resumed.scores.get("tried")
     loads(whole)
     tried = [row["score"] for row in whole.scores.get("tried", ())]
-    assert len(tried) == {"ema": 0, "soup": 3, "wise-ft": 3}[method]
+    assert len(tried) == {"ema": 0, "soup": 5, "wise-ft": 3}[method]
     if tried:
         assert whole.scores["scores"]["validation"]["f1_macro"]["value"] == max(tried)
     if method == "soup":

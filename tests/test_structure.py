@@ -23,7 +23,7 @@ LAYERS = [
     {"reading", "data", "scoring", "tiny", "gallery", "builtin"},
     {"folder"},
     {"training"},
-    {"pretraining"},
+    {"pretraining", "misfits"},
     {"planning", "metering"},
     {"zero_shot"},
     {"judging"},

@@ -100,6 +100,8 @@ class Adaptation(Variant):
     tag: ClassVar[str] = "method"
     divisible: ClassVar[bool] = True
     """Whether it works where FSDP or DeepSpeed divides the model among the processes."""
+    evaluates: ClassVar[bool] = False
+    """Whether it chooses by evaluations along the way."""
 
     @property
     def scratch(self) -> bool:

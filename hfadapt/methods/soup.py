@@ -29,6 +29,7 @@ class Soup(Around):
     """
 
     divisible: ClassVar[bool] = False
+    evaluates: ClassVar[bool] = True
 
     most: Annotated[int, Field(ge=1)] = 10
     """How many checkpoints are kept, the best of all."""

@@ -150,6 +150,7 @@ def _run(
         trainer.cache, trainer.data_collator = cache, Collate(training.collator)
     trainer.train(resume_from_checkpoint=str(now.checkpoint) if now.checkpoint else None)
     company.end()
+    training.loss.task.constrain(model)
     if cache:
         cache.close()
     training.train.kept = training.validation.kept = None
