@@ -318,26 +318,28 @@ def _stage_memory(probe: Probe, stage: Stage, train: Batches, moved: Collection[
 def estimate(plan: Plan, processes: int = 1) -> Estimate:
     """Measure what a run of the plan will cost; takes a few seconds and reads no weights.
 
-    processes: how many train together on this machine; the memory is that of each. Not counted: the exchange
-    of gradients between them, and what early stopping saves. On CUDA the memory leaves out the process's
+    processes: how many train together on this machine; the memory is that of each. A teacher counts as a model of
+    the same size. Not counted: the exchange of gradients between them, what early stopping and the cache save, and
+    pretraining. On CUDA the memory leaves out the process's
     own; there it was never compared with a measurement.
     """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     base = psutil.Process().memory_info().rss + _LATER if device.type == "cpu" else 0
     probe, train = Probe(plan, device), batches(plan, "train", processes)
     validation, test = batches(plan, "validation"), batches(plan, "test")
-    speed = pace(probe, train, max(map(plan.trainable, plan.stages)))
+    speed = pace(probe, train, max(map(plan.trainable, plan.stages), default=0))
     scored, mean = probe.counts(validation.size, validation.longest), round(validation.mean)
     at_mean = scored if mean == validation.longest else probe.counts(validation.size, mean)
     token = speed.seconds(at_mean) / (validation.size * mean)
     read = reading(probe) / max(1, plan.settled.get("dataloader_num_workers", 0))
-    extra, moved = scored.peak, set[str]()
+    extra, moved, methods = scored.peak, set[str](), plan.recipe.adapt.chain
+    again, still = sum(method.passes for method in methods), probe.counts(train.size, round(train.mean))
     seconds = _PER_RUN + validation.seconds(token, read) + test.seconds(token, read)
     for stage, steps in zip(plan.stages, steps_of(plan.stages, plan.steps), strict=True):
         moved |= stage.speeds.keys()
         counts = probe.counts(train.size, round(train.mean), stage)
         epoch = train.seconds(speed.seconds(counts) / (train.size * round(train.mean)), read)
-        batch = epoch / math.ceil(train.rows / train.size)
+        batch = epoch / math.ceil(train.rows / train.size) + again * speed.seconds(still)
         step = batch * plan.settled.get("gradient_accumulation_steps", 1) + speed.updated * plan.trainable(stage)
         evaluations, saves = visits(plan, steps, processes)
         # Processes share the cores of a CPU; together they evaluate as fast as one.
@@ -346,6 +348,7 @@ def estimate(plan: Plan, processes: int = 1) -> Estimate:
         )
         seconds += saves * sum(_stored(probe, moved)) * _PER_SAVED_BYTE
         extra = max(extra, _stage_memory(probe, stage, train, moved, processes))
-    extra += plan.parameters * getattr(torch, plan.recipe.model.dtype).itemsize
+    held = 1 + sum(method.copies for method in methods)
+    extra += held * plan.parameters * getattr(torch, plan.recipe.model.dtype).itemsize
     basis = f"{speed.basis}, scaled by the operations of all steps; memory is counted on the longest batch"
     return Estimate(seconds + extra * _PER_NEW_BYTE, base + extra, basis)

@@ -8,7 +8,6 @@ from typing import Any
 from hfadapt import settings
 from hfadapt.data.loading import Loaded
 from hfadapt.errors import Problem, did_you_mean
-from hfadapt.methods.base import Adaptation
 from hfadapt.recipe import Recipe
 from hfadapt.scoring.kinds import ZERO_SHOT, names_for
 
@@ -61,17 +60,10 @@ def _of_method(recipe: Recipe, settled: Mapping[str, Any]) -> Iterator[Problem]:
             field = f"train.{name}"
             says = f"It follows from the method '{recipe.adapt.name}', which sets it to {value}."
             yield Problem(says, field, recipe.origin(field), "Remove it.")
-    if settled["eval_strategy"] == "no" and any(method.evaluates for method in _nested(recipe.adapt)):
+    if settled["eval_strategy"] == "no" and any(method.evaluates for method in recipe.adapt.chain):
         says = f"The method '{recipe.adapt.name}' chooses by evaluations along the way, and there are none."
         yield Problem(says, "train.eval_strategy", recipe.origin("train.eval_strategy"), "Remove it.")
     for name in ("fsdp", "deepspeed"):
-        if settled.get(name) and not all(method.divisible for method in _nested(recipe.adapt)):
+        if settled.get(name) and not all(method.divisible for method in recipe.adapt.chain):
             says = f"The method '{recipe.adapt.name}' needs the whole model on each process."
             yield Problem(says, f"train.{name}", recipe.origin(f"train.{name}"), "Leave it out.")
-
-
-def _nested(method: Adaptation) -> Iterator[Adaptation]:
-    """The method, and those that it goes around."""
-    yield method
-    if inner := getattr(method, "inner", None):
-        yield from _nested(inner)

@@ -198,3 +198,17 @@ def test_evaluations_and_checkpoints_are_those_of_the_trainer(
     plan = planned(backbone("bert"), toy, **train)
     per_epoch = -(-len(plan.data.splits["train"]) // 8)
     assert visits(plan, 2 * per_epoch + 1 if "eval_steps" not in train else 20, 1) == expected
+
+
+def test_a_second_model_is_held_and_asked(backbone: Any, toy: Path, steady: None) -> None:
+    """The frozen copy of an anchor: its weights, and a forward pass a step."""
+    full, anchored = (estimate(planned(backbone("bert"), toy, adapt=method)) for method in ("full", "anchor"))
+    weights = 4 * planned(backbone("bert"), toy).parameters
+    assert anchored.memory - full.memory == weights
+    assert anchored.seconds > full.seconds
+
+
+def test_nothing_that_trains_costs_no_more_than_the_scores(backbone: Any, toy: Path, steady: None) -> None:
+    none, full = (estimate(planned(backbone("bert"), toy, adapt=method)) for method in ("none", "full"))
+    assert 0 < none.seconds < full.seconds
+    assert 0 < none.memory < full.memory

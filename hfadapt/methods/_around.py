@@ -32,6 +32,11 @@ class Around(Adaptation):
     """What moves when: the name of another method, or a mapping with its `method` and options."""
 
     @property
+    def chain(self) -> Sequence[Adaptation]:
+        """It, and the methods inside it."""
+        return (self, *self.inner.chain)
+
+    @property
     def scratch(self) -> bool:
         """As the inner method."""
         return self.inner.scratch

@@ -31,6 +31,8 @@ class Anchor(Around):
     """
 
     divisible: ClassVar[bool] = False
+    copies: ClassVar[int] = 1
+    passes: ClassVar[int] = 1
 
     weight: Annotated[float, Field(ge=0)] = 1.0
     """The factor on the relative squared distance, of which the mean over the rows is added to the loss."""

@@ -102,6 +102,15 @@ class Adaptation(Variant):
     """Whether it works where FSDP or DeepSpeed divides the model among the processes."""
     evaluates: ClassVar[bool] = False
     """Whether it chooses by evaluations along the way."""
+    copies: ClassVar[int] = 0
+    """How many more models of the same size it holds while it trains."""
+    passes: ClassVar[int] = 0
+    """How many more forward passes without gradients a step takes."""
+
+    @property
+    def chain(self) -> Sequence[Adaptation]:
+        """It, and the methods inside it."""
+        return (self,)
 
     @property
     def scratch(self) -> bool:

@@ -34,6 +34,8 @@ class Distill(Around):
     """
 
     divisible: ClassVar[bool] = False
+    copies: ClassVar[int] = 1
+    passes: ClassVar[int] = 1
 
     teacher: str
     """A run folder, or a checkpoint of the same task: a folder or a model on the Hub."""

@@ -30,6 +30,7 @@ class Ema(Around):
     """
 
     divisible: ClassVar[bool] = False
+    copies: ClassVar[int] = 1
 
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """How much of itself the average keeps in each step, after a warm-up; 1 / (1 - decay) steps matter."""

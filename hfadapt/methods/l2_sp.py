@@ -30,6 +30,7 @@ class L2Sp(Around):
     """
 
     divisible: ClassVar[bool] = False
+    copies: ClassVar[int] = 1
 
     alpha: Annotated[float, Field(ge=0)] = 0.01
     """The pull to the checkpoint's weights."""

@@ -32,6 +32,7 @@ class WiseFt(Around):
     """
 
     divisible: ClassVar[bool] = False
+    copies: ClassVar[int] = 1
 
     mix: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)] = Field(
         default=[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
