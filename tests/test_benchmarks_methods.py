@@ -126,9 +126,9 @@ def test_rows_are_drawn_by_the_seed(harness, shared, tmp_path):
 
 def test_lines_are_json_of_one_line(harness, tmp_path):
     results = harness["cells"].Results(tmp_path / "folder" / "results.jsonl")
-    results.append({"key": "a", "says": "two\nlines", "rate": 1})
-    results.append({"key": "a", "says": "later", "rate": 2})
-    assert results.rows() == [{"key": "a", "says": "later", "rate": 2}]
+    results.append({"key": "a / 1", "says": "two\nlines", "rate": 1})
+    results.append({"key": "a / 2", "says": "later", "rate": 2})
+    assert results.rows() == [{"key": "a / 2", "says": "later", "rate": 2}]
     assert [json.loads(line)["rate"] for line in results.path.read_text().splitlines()] == [1, 2]
 
 

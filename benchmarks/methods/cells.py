@@ -96,11 +96,11 @@ class Results:
         self.path = path
 
     def rows(self) -> list[dict[str, Any]]:
-        """The lines, of each cell the last."""
+        """The lines, of each cell the last, whatever its settings were."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8").splitlines()
-        return list({row["key"]: row for row in map(json.loads, lines)}.values())
+        return list({row["key"].rpartition(" / ")[0]: row for row in map(json.loads, lines)}.values())
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a line in one piece."""

@@ -46,13 +46,16 @@ class Way:
     """The backbones for which it is meant; all where none is named."""
     main: bool = True
     """Whether it is measured with every seed before the others are."""
+    speed: float = 1.0
+    """The factor on the learning rates, where it wants others than its kind."""
 
     def rates(self, backbone: str) -> tuple[float, ...]:
         """The learning rates to try; unknown backbones have those of the smallest one."""
         grid = RATES[self.kind]
-        return grid.get(backbone, grid["vit-nano"])
+        return tuple(float(f"{rate * self.speed:.3g}") for rate in grid.get(backbone, grid["vit-nano"]))
 
 
+LORA = {"method": "lora", "r": 8, "lora_alpha": 16}
 CLIP = ("clip-nano",)
 PAIRS = {"type": "image-text-contrastive"}
 EVALUATED = {"eval_strategy": "steps", "eval_steps": 0.2}
@@ -65,7 +68,7 @@ THREE_STAGES = [
 TABLE = (
     Way("full", "full"),
     Way("linear-probe", "linear-probe", "head"),
-    Way("lora", {"method": "lora", "r": 8, "lora_alpha": 16}, "adapter"),
+    Way("lora", LORA, "adapter"),
     Way("lp-ft", "lp-ft"),
     Way("partial", {"method": "partial", "top": 2}),
     Way("none", "none", "none", only=("nobody",)),
@@ -85,23 +88,13 @@ TABLE = (
     Way("distill from full", {"method": "distill", "teacher": TEACHER}),
     Way("pretrain", {"method": "pretrain", "path": UNLABELLED, "epochs": 1.0, "batch_size": 32}),
     Way("prompt-tuning", "prompt-tuning", "vector", only=("minilm",)),
-    Way("lora + dora", {"method": "lora", "r": 8, "lora_alpha": 16, "use_dora": True}, "adapter"),
-    Way("lora + pissa", {"method": "lora", "r": 8, "lora_alpha": 16, "init_lora_weights": "pissa"}, "adapter"),
-    Way("lora + rslora", {"method": "lora", "r": 8, "lora_alpha": 16, "use_rslora": True}, "adapter"),
-    Way("lora + loraplus", {"method": "lora", "r": 8, "lora_alpha": 16, "loraplus_lr_ratio": 8.0}, "adapter"),
-    Way(
-        "lora + olora",
-        {"method": "lora", "r": 8, "lora_alpha": 16, "init_lora_weights": "olora"},
-        "adapter",
-        main=False,
-    ),
+    Way("lora + dora", {**LORA, "use_dora": True}, "adapter"),
+    Way("lora + pissa", {**LORA, "init_lora_weights": "pissa"}, "adapter", speed=0.25),
+    Way("lora + rslora", {**LORA, "use_rslora": True}, "adapter"),
+    Way("lora + loraplus", {**LORA, "loraplus_lr_ratio": 8.0}, "adapter", speed=0.25),
+    Way("lora + olora", {**LORA, "init_lora_weights": "olora"}, "adapter", main=False, speed=0.25),
     Way("lora r 32", {"method": "lora", "r": 32, "lora_alpha": 64}, "adapter", main=False),
-    Way(
-        "wise-ft of lora",
-        {"method": "wise-ft", "inner": {"method": "lora", "r": 8, "lora_alpha": 16}},
-        "adapter",
-        main=False,
-    ),
+    Way("wise-ft of lora", {"method": "wise-ft", "inner": LORA}, "adapter", main=False),
     Way("ia3", "ia3", "vector"),
     Way("adalora", "adalora", "adapter"),
     Way("ln-tuning", "ln-tuning", "vector", main=False),
@@ -125,7 +118,7 @@ TABLE = (
     Way("zero-shot, both towers", "none", "none", PAIRS, only=CLIP),
     Way("flyp", "full", "full", PAIRS, only=CLIP),
     Way("flyp + wise-ft", "wise-ft", "full", PAIRS, only=CLIP),
-    Way("flyp + lora", {"method": "lora", "r": 8, "lora_alpha": 16}, "adapter", PAIRS, only=CLIP),
+    Way("flyp + lora", LORA, "adapter", PAIRS, only=CLIP),
     Way("coop", "coop", "vector", {**PAIRS, "templates": ["{}."]}, only=CLIP),
     Way("clip-adapter", "clip-adapter", "vector", PAIRS, only=CLIP),
 )

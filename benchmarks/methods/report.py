@@ -138,7 +138,7 @@ def costs(its: Mapping[str, Entry]) -> list[str]:
                 way,
                 f"{entry.trainable:,}",
                 f"{entry.seconds:.1f}",
-                f"{np.median([row['memory_bytes'] for row in entry.rows]) / 1e6:.0f}",
+                f"{np.median([row['memory_bytes'] for row in entry.rows]) / 1e6:.0f}" if entry.trainable else "",
                 f"{entry.rows[0]['rate']:g}" if entry.trainable else "",
                 entry.rows[0]["steps"],
             ]
@@ -195,7 +195,10 @@ def _dominated(found: Mapping[str, Mapping[str, Entry]]) -> list[str]:
             if other != way and at and all(other in found[c] and _beats(found[c][other], found[c][way]) for c in at):
                 lost.append(f"{way} (by {other})")
                 break
-    return ["**Beaten everywhere at once in score, parameters and time:** " + (", ".join(lost) or "none") + ".", ""]
+    return [
+        "**Beaten everywhere at once in the mean score, parameters and time:** " + (", ".join(lost) or "none") + ".",
+        "",
+    ]
 
 
 def _beats(one: Entry, other: Entry) -> bool:
@@ -224,7 +227,10 @@ def readme(rows: Sequence[Row], there: Sequence[columns.Column]) -> str:
     lines += ["", *scores(found, kept), "", "![Score against what is kept](kept.png)", "", "## What it costs", ""]
     lines += ["Processor seconds of one training on one thread, with the loading of the backbone and the choice of"]
     lines += ["weights at the end, without the judging; a teacher's own training is not counted. Peak memory is the"]
-    lines += ["growth of the process from before the backbone was loaded."]
+    lines += [
+        "growth of the process from before the backbone was loaded. Other work ran on the machine at times, which"
+    ]
+    lines += ["makes seconds of the processor a little longer, and those of the clock worthless."]
     for name in _typical(few or found):
         lines += ["", f"### {name}", "", *costs(found[name])]
     lines += ["", "## What does not apply", "", *_refusals(rows), "", "## How it was measured", "", *_how(rows, found)]
