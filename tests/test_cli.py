@@ -288,7 +288,7 @@ def test_schema(hfadapt):
     assert (status, err) == (0, "")
     made = json.loads(out)
     assert set(made["required"]) == {"task", "model", "data"}
-    assert set(made["properties"]) == {"hfadapt", "task", "model", "data", "adapt", "train", "metrics"}
+    assert set(made["properties"]) == {"hfadapt", "task", "model", "data", "adapt", "train", "cache", "metrics"}
     assert made["properties"]["train"]["properties"]["learning_rate"]["type"] == ["number"]
     assert all(section.get("description") for section in made["properties"].values())
 
