@@ -63,8 +63,8 @@ class MovingAverage(Companion):
         """Early averages forget faster; see `Ema`."""
         decay = min(self.decay, (1 + step) / (10 + step))
         now = read(model, self.average)
-        self.average = {name: tensor.to(now[name].device) for name, tensor in self.average.items()}
-        torch._foreach_lerp_(list(self.average.values()), list(now.values()), 1 - decay)
+        for name, value in now.items():
+            self.average[name] = self.average[name].to(value.device).lerp_(value, 1 - decay)
 
     def state(self) -> Weights:
         """The average."""
