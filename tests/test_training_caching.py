@@ -86,9 +86,10 @@ def test_losses_of_pictures_are_those_without_it(kind, backbone, pictures, tmp_p
     same(lambda use: looks(backbone, pictures, METHODS["partial"], use, kind), tmp_path, [True])
 
 
-def test_losses_of_two_towers_are_those_without_it(backbone, pictures, tmp_path):
+@pytest.mark.parametrize("method", ["linear-probe", "partial"])
+def test_losses_of_two_towers_are_those_without_it(method, backbone, pictures, tmp_path):
     task = "image-text-contrastive"
-    make = lambda use: looks(backbone, pictures, METHODS["partial"], use, "clip", task)  # noqa: E731
+    make = lambda use: looks(backbone, pictures, METHODS[method], use, "clip", task)  # noqa: E731
     with_it, without = carry_out(make("on"), tmp_path / "on"), carry_out(make("off"), tmp_path / "off")
     assert [event["serves"] for event in events(with_it, "cache")] == [True]
     assert np.abs(losses(with_it) - losses(without)).max() < 1e-5

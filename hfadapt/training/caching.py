@@ -48,6 +48,7 @@ class Cache(TrainerCallback):
     def __init__(self, prefix: Prefix, store: Store, key: str, device: torch.device):
         self.prefix, self.store, self.key, self.device = prefix, store, key, device
         self.leaves = list(prefix.kept.items())
+        self.fills = True
 
     @contextmanager
     def around(self, inputs: dict[str, Any]) -> Iterator[None]:
@@ -67,7 +68,10 @@ class Cache(TrainerCallback):
             return
         with self.prefix.capturing() as seen:
             yield
-        if self.store.whole:
+        fit = all(key in seen and seen[key].shape[1:] == leaf.of(1, length, kept=True)[1:] for key, leaf in self.leaves)
+        # A batch of a form that nobody expected is computed, and every one after it, rather than kept wrongly.
+        self.fills &= fit
+        if self.store.whole or not self.fills:
             return
         mask = inputs.get("attention_mask")
         counts = mask.sum(-1).cpu().numpy() if mask is not None else np.full(len(places), length)

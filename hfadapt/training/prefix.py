@@ -34,15 +34,18 @@ class Leaf:
     first: bool = False
     """Whether no more than the first position is read."""
 
-    def of(self, rows: int, length: int) -> tuple[int, ...]:
-        """The shape for a batch."""
+    def of(self, rows: int, length: int, *, kept: bool = False) -> tuple[int, ...]:
+        """The shape for a batch; kept: of what is kept of it."""
+        if kept and self.first:
+            return (rows, 1, *self.shape[1:])
         return (rows, length, *self.shape[1:]) if self.along else (rows, *self.shape)
 
 
 @dataclass
 class _Call:
     name: str
-    output: Any = None
+    leaves: list[Any] = field(default_factory=list)
+    spec: TreeSpec | None = None
     pure: bool = False
     children: list[_Call] = field(default_factory=list)
 
@@ -202,10 +205,11 @@ def _pure(model: nn.Module, batch: Inputs) -> list[_Call]:
 
     def after(module: nn.Module, inputs: Any, output: Any) -> None:
         call = stack.pop()
-        tensors = [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)]
+        # Taken apart at once: CLIP writes the projected features into the output of a tower.
+        call.leaves, call.spec = tree_flatten(output)
+        tensors = [leaf for leaf in call.leaves if isinstance(leaf, Tensor)]
         call.pure = bool(tensors) and not any(t.requires_grad for t in tensors)
         call.pure &= next(module.parameters(), None) is not None
-        call.output = output
         stack[-1].children.append(call)
 
     handles: list[Any] = []
@@ -239,11 +243,12 @@ def _described(
     left = set()
     for one, other in zip(*seen, strict=True):
         number = counts[one.name] = counts.get(one.name, -1) + 1
-        flat, spec = tree_flatten(one.output)
-        found = [_leaf(a, b, sizes) for a, b in zip(flat, tree_flatten(other.output)[0], strict=True)]
+        flat = one.leaves
+        found = [_leaf(a, b, sizes) for a, b in zip(flat, other.leaves, strict=True)]
+        assert one.spec is not None
         if any(leaf is None and isinstance(a, Tensor) for leaf, a in zip(found, flat, strict=True)):
             left.add(one.name)
-        specs[one.name, number] = spec
+        specs[one.name, number] = one.spec
         parts |= {(one.name, number, i): leaf or a for i, (leaf, a) in enumerate(zip(found, flat, strict=True))}
     specs = {key: spec for key, spec in specs.items() if key[0] not in left}
     return specs, {key: part for key, part in parts.items() if key[0] not in left}
