@@ -149,12 +149,17 @@ def open_cache(
     pays, says = _pays(found, batches[0], reads, size, visits)
     key = _key(model, found, rows, options)
     whole = (home() / key / "whole.json").exists()
+    # Timings differ, and folders change; all processes do what the first one finds.
+    pays, whole, says = _agreed((pays, whole, says))
     if options.use == "auto" and not pays and not whole:
         return None, f"computing again is as fast: {says}"
     most = int(options.most * 2**30)
     if size * total > most:
         return None, f"it would take up to {size * total / 2**30:.1f} GiB, and `cache.most` is {options.most:g}"
-    store = _store(key, shapes, total, options, run, checkpoint, most, size * total)
+    if whole and PartialState().is_main_process:
+        touch(home() / key)
+    folder = home() / key if whole else _draft(key, shapes, total, options, run, checkpoint, most, size * total)
+    store = Store(folder, shapes, total, _DTYPES[options.dtype])
     begin = 0
     for its in rows:
         its.keep(store.filled, begin, views if its is rows[0] else 1)
@@ -162,7 +167,17 @@ def open_cache(
     return Cache(found, store, key, device), says
 
 
-def _store(
+def _agreed(value: Any) -> Any:
+    """What the first process says."""
+    from accelerate.utils import broadcast_object_list
+
+    box = [value]
+    if PartialState().num_processes > 1:
+        broadcast_object_list(box)
+    return box[0]
+
+
+def _draft(
     key: str,
     shapes: Sequence[tuple[int, ...]],
     rows: int,
@@ -171,25 +186,19 @@ def _store(
     checkpoint: Path | None,
     most: int,
     size: int,
-) -> Store:
-    """The whole store of this key, or this run's draft of one: as its checkpoint knew it, else empty."""
-    state = PartialState()
-    final = home() / key
+) -> Path:
+    """The folder of this run's draft of a store, made by the first process: as its checkpoint knew it, else empty."""
     draft = home() / f"{key}.{hashlib.blake2b(str(run.resolve()).encode(), digest_size=6).hexdigest()}"
-    if (final / "whole.json").exists():
-        if state.is_main_process:
-            touch(final)
-        return Store(final, shapes, rows, _DTYPES[options.dtype])
-    snapshot = checkpoint / _SNAPSHOT if checkpoint else None
-    known = snapshot is not None and snapshot.exists() and draft.exists()
-    if state.is_main_process:
+    if PartialState().is_main_process:
+        snapshot = checkpoint / _SNAPSHOT if checkpoint else None
+        known = snapshot is not None and snapshot.exists() and draft.exists()
         if not known:
             shutil.rmtree(draft, ignore_errors=True)
         make_room(home(), size, most)
         store = Store(draft, shapes, rows, _DTYPES[options.dtype])
         store.filled[:] = np.load(snapshot) if known else False  # type: ignore[arg-type]
-    state.wait_for_everyone()
-    return store if state.is_main_process else Store(draft, shapes, rows, _DTYPES[options.dtype])
+    PartialState().wait_for_everyone()
+    return draft
 
 
 def _samples(rows: Rows, collate: Any, device: torch.device) -> tuple[list[dict[str, Tensor]], list[int]]:

@@ -69,7 +69,7 @@ class Store:
         try:
             self.folder.rename(home)
         except OSError:
-            return
+            shutil.rmtree(self.folder, ignore_errors=True)
         self.folder = home
 
     def _plain(self, tensor: Tensor) -> np.ndarray:
