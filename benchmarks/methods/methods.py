@@ -16,12 +16,14 @@ from hfadapt.methods.base import Adaptation
 
 RATES: dict[str, dict[str, tuple[float, ...]]] = {
     "full": {"minilm": (1e-4, 3e-4, 1e-3), "vit-nano": (3e-4, 1e-3, 3e-3), "clip-nano": (3e-4, 1e-3, 3e-3)},
-    "head": {"minilm": (1e-3, 5e-3, 2.5e-2), "vit-nano": (3e-3, 1e-2, 3e-2), "clip-nano": (3e-3, 1e-2, 3e-2)},
+    "head": {"minilm": (1e-3, 5e-3, 2.5e-2), "vit-nano": (1e-2, 3e-2, 1e-1), "clip-nano": (1e-2, 3e-2, 1e-1)},
     "adapter": {"minilm": (5e-4, 2e-3, 8e-3), "vit-nano": (1e-3, 4e-3, 1.6e-2), "clip-nano": (1e-3, 4e-3, 1.6e-2)},
-    "vector": {"minilm": (2e-3, 8e-3, 3e-2), "vit-nano": (3e-3, 1e-2, 3e-2), "clip-nano": (3e-3, 1e-2, 3e-2)},
+    "vector": {"minilm": (2e-3, 8e-3, 3e-2), "vit-nano": (1e-2, 3e-2, 1e-1), "clip-nano": (1e-2, 3e-2, 1e-1)},
+    "bias": {"minilm": (1e-3, 4e-3, 1.6e-2), "vit-nano": (3e-3, 1e-2, 3e-2), "clip-nano": (3e-3, 1e-2, 3e-2)},
     "none": {"minilm": (1e-3,), "vit-nano": (1e-3,), "clip-nano": (1e-3,)},
 }
-"""By what trains, and by the backbone: everything, the head, low-rank matrices, a few numbers a layer, nothing."""
+"""By what trains, and by the backbone: everything, the head, low-rank matrices, a few numbers a layer, numbers
+that are added, nothing."""
 
 TEACHER = "{teacher}"
 """Stands for the model that `full` made of the same rows with the same seed."""
@@ -70,15 +72,15 @@ TABLE = (
     Way("linear-probe", "linear-probe", "head"),
     Way("lora", LORA, "adapter"),
     Way("lp-ft", "lp-ft"),
-    Way("partial", {"method": "partial", "top": 2}),
+    Way("partial", {"method": "partial", "top": 2}, speed=3.0),
     Way("none", "none", "none", only=("nobody",)),
     Way("from-scratch", "from-scratch"),
-    Way("bitfit", "bitfit", "vector"),
+    Way("bitfit", "bitfit", "bias"),
     Way("norm", "norm", "vector"),
-    Way("layerwise", "layerwise"),
+    Way("layerwise", "layerwise", speed=3.0),
     Way("gradual", "gradual"),
     Way("surgical: low blocks", {"method": "surgical", "blocks": "0:2"}),
-    Way("surgical: middle blocks", {"method": "surgical", "blocks": "2:4"}),
+    Way("surgical: middle blocks", {"method": "surgical", "blocks": "2:4"}, speed=3.0),
     Way("stages: head, top, all", {"stages": THREE_STAGES}),
     Way("l2-sp", "l2-sp"),
     Way("anchor", "anchor"),
@@ -96,13 +98,13 @@ TABLE = (
     Way("lora r 32", {"method": "lora", "r": 32, "lora_alpha": 64}, "adapter", main=False),
     Way("wise-ft of lora", {"method": "wise-ft", "inner": LORA}, "adapter", main=False),
     Way("ia3", "ia3", "vector"),
-    Way("adalora", "adalora", "adapter"),
+    Way("adalora", "adalora", "adapter", speed=4.0),
     Way("ln-tuning", "ln-tuning", "vector", main=False),
-    Way("beft", "beft", "vector", main=False),
+    Way("beft", "beft", "bias", main=False),
     Way("road", "road", "vector", main=False),
     Way("vera", "vera", "vector", main=False),
     Way("pvera", "pvera", "vector", main=False),
-    Way("tinylora", "tinylora", "vector", main=False),
+    Way("tinylora", "tinylora", "bias", main=False),
     Way("unilora", "unilora", "vector", main=False),
     Way("vblora", "vblora", "vector", main=False),
     Way("fourierft", "fourierft", "vector", main=False),
@@ -119,8 +121,8 @@ TABLE = (
     Way("flyp", "full", "full", PAIRS, only=CLIP),
     Way("flyp + wise-ft", "wise-ft", "full", PAIRS, only=CLIP),
     Way("flyp + lora", LORA, "adapter", PAIRS, only=CLIP),
-    Way("coop", "coop", "vector", {**PAIRS, "templates": ["{}."]}, only=CLIP),
-    Way("clip-adapter", "clip-adapter", "vector", PAIRS, only=CLIP),
+    Way("coop", "coop", "bias", {**PAIRS, "templates": ["{}."]}, only=CLIP),
+    Way("clip-adapter", "clip-adapter", "bias", PAIRS, only=CLIP),
 )
 
 
