@@ -38,6 +38,7 @@ def recipe(tmp_path_factory, toy) -> Path:
         "model": str(folder / "model"),
         "data": {"path": str(toy), "text": "text", "label": "label"},
         "adapt": {"method": "lp-ft", "probe": 0.4},
+        "cache": "on",
         "train": {
             "num_train_epochs": 2,
             "per_device_train_batch_size": 8,
