@@ -72,6 +72,19 @@ def test_kept_tensors_give_the_same_answers(kind, auto, backbone):
             assert prefix.differs(spoilt, batch([0, 1, 2, 3]), batch([3, 2]), [3, 2], reads)
 
 
+def test_a_module_that_is_called_again_on_what_moves_is_left_to_compute(backbone):
+    """The one block of ALBERT, its query adapted: what the first call reads is frozen, and then no more."""
+    model, parts, batch = loaded(backbone, "albert", AUTO["text"][0])
+    method = METHODS["lora"](r=2)
+    wrapped = method.wrap(model, parts)
+    (stage,) = method.stages(wrapped, parts)
+    with only(wrapped, stage.speeds):
+        found = prefix.find(wrapped, [batch([0, 1, 2, 3]), batch([2, 3])], ("logits",))
+        assert not isinstance(found, str)
+        assert not prefix.differs(found, batch([0, 1, 2, 3]), batch([3, 2]), [3, 2], ("logits",))
+    assert not any("base_layer" in name for name in found.modules)
+
+
 def test_nothing_lies_below_where_everything_moves(backbone):
     model, parts, batch = loaded(backbone, "bert", AUTO["text"][0])
     with only(model, parts.everything):

@@ -6,6 +6,7 @@ every epoch. Which outputs those are, and which of them the rest of the model re
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -196,9 +197,11 @@ def _pure(model: nn.Module, batch: Inputs) -> list[_Call]:
     """The outermost calls of modules with parameters whose output requires no gradient."""
     root = _Call("")
     stack = [root]
+    times: Counter[str] = Counter()
 
     def before(name: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
+            times[name] += 1
             stack.append(_Call(name))
 
         return hook
@@ -221,7 +224,10 @@ def _pure(model: nn.Module, batch: Inputs) -> list[_Call]:
     finally:
         for handle in handles:
             handle.remove()
-    return list(_outermost(root))
+    found = list(_outermost(root))
+    # ALBERT calls its one block again and again: of an adapted layer only the first call is pure.
+    pure = Counter(call.name for call in found)
+    return [call for call in found if pure[call.name] == times[call.name]]
 
 
 def _outermost(call: _Call) -> Iterator[_Call]:
