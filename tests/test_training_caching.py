@@ -81,9 +81,18 @@ def test_losses_of_texts_are_those_without_it(method, backbone, toy, tmp_path):
     same(lambda use: texts(backbone, toy, METHODS[method], use), tmp_path, serves)
 
 
-@pytest.mark.parametrize("kind", ["vit", "resnet", "swin"])
-def test_losses_of_pictures_are_those_without_it(kind, backbone, pictures, tmp_path):
-    same(lambda use: looks(backbone, pictures, METHODS["partial"], use, kind), tmp_path, [True])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("vit", "partial"),
+        ("resnet", "partial"),
+        ("swin", "partial"),
+        ("beit", "partial"),
+        ("mobilenet_v2", "linear-probe"),
+    ],
+)
+def test_losses_of_pictures_are_those_without_it(kind, method, backbone, pictures, tmp_path):
+    same(lambda use: looks(backbone, pictures, METHODS[method], use, kind), tmp_path, [True])
 
 
 @pytest.mark.parametrize("method", ["linear-probe", "partial"])

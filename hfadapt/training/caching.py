@@ -20,6 +20,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hfadapt.errors import one_line
 from hfadapt.recipe import Cache as Options
 from hfadapt.training import prefix as below
 from hfadapt.training.prefix import Prefix
@@ -136,11 +137,15 @@ def open_cache(
     """
     device = next(model.parameters()).device
     batches, places = _samples(rows[0], collate, device)
-    found = below.find(model, batches[:2], reads)
-    if isinstance(found, str):
-        return None, found
-    if below.differs(found, batches[0], batches[2], places, reads):
-        return None, "kept tensors gave other answers than the model"
+    try:
+        found = below.find(model, batches[:2], reads)
+        if isinstance(found, str):
+            return None, found
+        if below.differs(found, batches[0], batches[2], places, reads):
+            return None, "kept tensors gave other answers than the model"
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        # Whatever a model of any kind does with its modules' outputs, a run must not end of it.
+        return None, f"the model does not go without what lies below: {one_line(str(error))[:200]}"
     longest = _longest(rows) if any(leaf.along for leaf in found.kept.values()) else 0
     views = options.views if rows[0].varies and options.views else 1
     total = views * len(rows[0]) + sum(len(its) for its in rows[1:])

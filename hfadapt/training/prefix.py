@@ -72,7 +72,8 @@ class Prefix:
                 number = counts[name] = counts.get(name, -1) + 1
                 for i, leaf in enumerate(tree_flatten(output)[0]):
                     if kept := self.kept.get((name, number, i)):
-                        found[name, number, i] = (leaf[:, :1] if kept.first else leaf).detach()
+                        # A copy: MobileNetV2's dropout writes into what it is given.
+                        found[name, number, i] = (leaf[:, :1] if kept.first else leaf).detach().clone()
 
             return after
 

@@ -118,7 +118,7 @@ class Visits:
             columns = dict(self.unseen[[row for _, row in places]])
             targets = columns.pop("labels")
             blanks = self.task.encode({**columns, "image": [None] * len(places)}, self.processor)
-            return as_rows({**blanks, "labels": targets})
+            return as_rows({**blanks, "pixel_values": [self.black] * len(places), "labels": targets})
         rows = self._encoded(places, part=0)
         if self.trains and self.task.mixes:
             draws = self._draws(places, part=1)
@@ -132,6 +132,12 @@ class Visits:
     def unseen(self) -> Any:
         """The table without its pictures."""
         return self.table.remove_columns("image")
+
+    @cached_property
+    def black(self) -> Any:
+        """Stands for a picture that nobody looks at; models ask for the size of what they are given."""
+        (row,) = self._encoded([(0, 0)], part=0)
+        return np.zeros_like(row["pixel_values"])
 
     def _encoded(self, places: Sequence[tuple[int, int]], part: int) -> list[dict[str, Any]]:
         columns = dict(self.table[[row for _, row in places]])
