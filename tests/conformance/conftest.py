@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("conformance.promises")
+
 
 @pytest.fixture(scope="session")
 def plainly(tmp_path_factory: pytest.TempPathFactory):
