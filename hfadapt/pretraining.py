@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hfadapt.training.stages import Training
     from hfadapt.training.watching import Journal
 
-_RATES = {"text": 5e-5, "image": 5e-4}
+_RATE = 5e-5
 _SHARES = {"text": 0.15, "image": 0.6}
 _MODELS = {"text": ("masked language model", "BERT"), "image": ("masked-image model", "ViT")}
 _OF_THE_TASK = (
@@ -125,7 +125,7 @@ def ask(
     if kept.get("save_strategy") == "best":
         del kept["save_strategy"]
     ours = {
-        "learning_rate": method.learning_rate or _RATES[task.modality],
+        "learning_rate": method.learning_rate or _RATE,
         "num_train_epochs": method.epochs,
         "per_device_train_batch_size": method.batch_size,
         "eval_strategy": "no",
