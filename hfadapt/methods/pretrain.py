@@ -25,9 +25,9 @@ class Pretrain(Around):
 
     When to use: there are many more unlabelled rows than labelled ones, of a kind that the backbone saw little of.
     Compared with `full`: it costs the time of a second training. A thousand rows gain nothing where the checkpoint
-    comes without its head for masked words, as sentence encoders do: the head must be learnt first. A checkpoint that
-    was trained by labels may lose by it: `builtin/vit-nano`, on some 1,470 pictures of hands for one epoch, went from 0.585
-    to 0.478 at 5e-5 and to 0.179 at 5e-4 (validation accuracy, ten pictures a class, one seed).
+    comes without its head for masked words, as sentence encoders do: the head must be learnt first. A checkpoint
+    that was trained by labels may lose by it: `builtin/vit-nano`, one epoch on some 1,470 pictures of hands, went
+    from 0.585 to 0.478 at 5e-5, and to 0.179 at 5e-4 (validation accuracy, ten pictures a class, one seed).
     """
 
     divisible: ClassVar[bool] = False
