@@ -53,7 +53,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """What a method is given: what it needs, and what makes it small enough."""
 EVALUATED = {"soup": {"eval_strategy": "steps", "eval_steps": 5}}
 """Training arguments of methods that do nothing without evaluations."""
-ONLY = {"distill": {TEXTS, PICTURES}, "prompt-tuning": {TEXTS}, "coop": {PAIRS}, "clip-adapter": {PAIRS}}
+ONLY = {
+    "distill": {TEXTS, PICTURES},
+    "pretrain": {TEXTS, PICTURES},
+    "prompt-tuning": {TEXTS},
+    "coop": {PAIRS},
+    "clip-adapter": {PAIRS},
+}
 """The tasks of the methods that refuse all others while planning."""
 MAY_REFUSE = {"bitfit": 0.3, "clip-adapter": 0.5}
 """Of the families of its tasks, the greatest share that a method may refuse while planning; adapters, for which see
@@ -155,8 +161,8 @@ def may_refuse(method: str) -> float:
 
 
 def settings_of(table: Mapping[str, tuple[int, float]], method: str) -> dict[str, Any]:
-    """Steps and learning rate of a method: its own, or those of `lora` for adapters, and of `full` for others."""
-    like = "lora" if issubclass(METHODS[method], PeftAdaptation) else "full"
+    """Steps and learning rate of a method: its own, or those of `adapter`, and of `full` for others."""
+    like = "adapter" if issubclass(METHODS[method], PeftAdaptation) else "full"
     steps, rate = table.get(method, table[like])
     return {"max_steps": steps, "learning_rate": rate}
 
@@ -189,7 +195,9 @@ def planned(
         return adapt(hfadapt.plan(taught), out / "teacher").run.path
 
     section, train = adaptation(method, teacher), TRAIN | EVALUATED.get(method, {}) | settings_of(table, method)
-    return hfadapt.plan(Recipe(task=task, model=str(checkpoint), data=data, adapt=section, train=train))
+    # Looking for what may be kept takes as long as so short a training.
+    cache = "auto" if WHOLE or method in ALWAYS else "off"
+    return hfadapt.plan(Recipe(task=task, model=str(checkpoint), data=data, adapt=section, train=train, cache=cache))
 
 
 def adapt(plan: Plan, folder: Path) -> Done:
@@ -271,10 +279,14 @@ def statistics(model: nn.Module, moving) -> set[str]:
     return {f"{norm}.{name}" for norm in norms for name in ("running_mean", "running_var", "num_batches_tracked")}
 
 
-def losses(done: Done) -> list[float]:
-    """What the log says of the loss, step by step; the first is that of the untrained model."""
+def goal(done: Done, chance: float) -> float:
+    """The loss below which a run must end: chance, or, but for the methods of `ALWAYS`, what it began with.
+
+    What moves little may begin so far above chance that a few steps do not take it below.
+    """
     lines = (done.run.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [event["loss"] for event in map(json.loads, lines) if event["event"] == "trained"]
+    losses = [event["loss"] for event in map(json.loads, lines) if event["event"] == "trained"]
+    return chance if done.plan.recipe.adapt.name in ALWAYS else max(chance, losses[0])
 
 
 def surprise(logits, labels) -> float:
