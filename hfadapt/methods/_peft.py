@@ -160,12 +160,12 @@ class PeftAdaptation(Adaptation):
         """Merge the adapters into the weights."""
         from peft.utils import ModulesToSaveWrapper
 
-        plain: nn.Module = model.merge_and_unload()  # type: ignore[operator]
-        # Not every kind of adapter unwraps the head.
-        for name, module in list(plain.named_modules()):
+        # peft takes some heads for layers of its own, and not every kind of adapter unwraps them.
+        for name, module in list(model.named_modules()):
             if isinstance(module, ModulesToSaveWrapper):
                 parent, _, child = name.rpartition(".")
-                setattr(plain.get_submodule(parent), child, module.modules_to_save["default"])
+                setattr(model.get_submodule(parent), child, module.modules_to_save["default"])
+        plain: nn.Module = model.merge_and_unload()  # type: ignore[operator]
         return plain
 
 

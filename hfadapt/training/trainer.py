@@ -25,8 +25,12 @@ from hfadapt.training.caching import Cache
 from hfadapt.training.gathering import gathered
 from hfadapt.training.rows import Order, Rows
 
-_UNDECAYED = re.compile(r"(^|[._])(bias|norm|position|cls_token|class_embedding|mask_token|logit_scale|layer_scale)")
-"""Names that weight decay leaves out, besides every tensor of one dimension."""
+_UNDECAYED = re.compile(
+    r"(^|[._])(bias|norm|grn|position|wpe|rel_embeddings|(cls|mask|distillation|register)_tokens?|class_embedding|probe"
+    r"|logit_scale|layer_scale)"
+)
+"""Names that weight decay leaves out, besides every tensor of one dimension: norms, biases, scales, positions, and
+tokens of the model's own."""
 
 
 class ExactLoss:
