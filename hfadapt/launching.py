@@ -49,6 +49,13 @@ def check_joined() -> None:
         raise RunError(f"{started} processes were started, but {joined} would train together.")
 
 
+def accelerators() -> int:
+    """How many accelerators there are; 1 for a CPU."""
+    import torch
+
+    return torch.accelerator.device_count() if torch.accelerator.is_available() else 1
+
+
 def _cores() -> int:
     import psutil
 

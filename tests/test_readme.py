@@ -48,7 +48,7 @@ def test_every_way_to_write_a_method_reads():
 
 
 def test_the_commands_are_those_of_the_program():
-    from hfadapt.cli import _VERBS
+    from hfadapt.cli import verbs
 
     section = README[README.index("## Commands") : README.index("## Methods")]
-    assert set(re.findall(r"`hfadapt (\w+)", section)) == set(_VERBS)
+    assert set(re.findall(r"`hfadapt (\w+)", section)) == set(verbs())

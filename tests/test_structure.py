@@ -32,6 +32,7 @@ LAYERS = [
     {"adapting"},
     {"using", "doctor"},
     {"launching"},
+    {"verbs"},
     {"cli"},
     {"run", "__main__"},
 ]
@@ -104,7 +105,7 @@ def test_files_and_functions_stay_small():
 
 def test_only_the_command_line_prints_or_exits():
     for path in FILES:
-        if path.name == "cli.py":
+        if path.name == "cli.py" or path.parent.name == "verbs":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):

@@ -63,19 +63,20 @@ class Cell:
 def ordered(ways: Sequence[Way], columns: Sequence[Column], seeds: Sequence[int] = SEEDS) -> list[Cell]:
     """Cells in an order in which an interruption at any time leaves a balanced table.
 
-    First every way with few rows and one seed, column by column; then the other seeds of the main
-    ways; then all rows; then the long tail's other seeds.
+    First the main ways with few rows, column by column, with one seed and then with the others; then with all rows;
+    then the long tail.
     """
     few, all_rows = ([column for column in columns if column.few is few] for few in (True, False))
     main, tail = ([way for way in ways if way.main is main] for main in (True, False))
     first, others = seeds[:1], seeds[1:]
     phases = (
-        (few, first, [*main, *tail]),
+        (few, first, main),
         (few, others, main),
         (all_rows, first, main),
-        (all_rows, first, tail),
-        (few, others, tail),
+        (few, first, tail),
         (all_rows, others, main),
+        (few, others, tail),
+        (all_rows, first, tail),
         (all_rows, others, tail),
     )
     return [cell for phase in phases for cell in _phase(*phase)]
