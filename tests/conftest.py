@@ -59,6 +59,16 @@ def backbone(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory):
+    """Two processes that train together; see `pair.Pair`."""
+    from pair import Pair
+
+    made = Pair(tmp_path_factory.mktemp("pair"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A csv of 64 texts whose label one word decides: `text`, `label`, `stars`, `tags`."""
     import csv

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-import subprocess
-import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from test_training import Killed, carry_out, events, recipe, weights, weights_of
 from test_training import distance as apart
@@ -607,28 +604,21 @@ def test_what_begins_at_random_has_nothing_to_stay_near(method, backbone, few):
 
 
 @pytest.mark.slow
-def test_two_processes_end_where_one_does(toy, tmp_path):
+def test_two_processes_end_where_one_does(toy, pair, tmp_path):
     """An anchor and an average; see test_processes for the small weights."""
     from conftest import TEXTS
 
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.02}
     with quiet():
         tiny.checkpoint(tmp_path / "model", "bert", TEXTS, **still)
-    values = {
+    values: dict[str, Any] = {
         "task": "text-classification",
         "model": str(tmp_path / "model"),
         "data": {"path": str(toy), "text": "text", "label": "label"},
         "adapt": {"method": "ema", "decay": 0.7, "inner": {"method": "anchor", "weight": 3.0}},
-        "train": {"num_train_epochs": 1, "learning_rate": 1e-3},
+        "train": {"num_train_epochs": 1, "learning_rate": 1e-3, "per_device_train_batch_size": 8},
     }
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    ends = []
-    for processes, rows in ((1, 8), (2, 4)):
-        words = ["--processes", str(processes)] if processes > 1 else []
-        folder = tmp_path / str(processes)
-        command = [sys.executable, "-m", "hfadapt", "run", str(tmp_path / "two.yaml"), "--out", str(folder), *words]
-        batch = f"train.per_device_train_batch_size={rows}"
-        done = subprocess.run([*command, batch], capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
-        ends.append(load_file(folder / "model/model.safetensors"))
-    assert apart(*ends) < 1e-6
+    one = hfadapt.adapt(hfadapt.plan(Recipe(**values)), tmp_path / "one").path
+    values["train"]["per_device_train_batch_size"] = 4
+    two = pair.adapt(values, tmp_path / "two")
+    assert apart(*(load_file(folder / "model/model.safetensors") for folder in (one, two))) < 1e-6

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
-import yaml
 
 import hfadapt
 from hfadapt import discover, pretraining
@@ -301,7 +298,7 @@ def test_a_killed_run_goes_on_bit_for_bit(backbone, toy, tmp_path, plain):
 
 
 @pytest.mark.slow
-def test_two_processes_end_where_one_does(toy, tmp_path):
+def test_two_processes_end_where_one_does(toy, pair, tmp_path):
     from conftest import TEXTS
 
     from hfadapt import tiny
@@ -310,12 +307,10 @@ def test_two_processes_end_where_one_does(toy, tmp_path):
         # As in test_processes: rounding in gradients that are zero must stay below Adam's epsilon.
         tiny.checkpoint(tmp_path / "model", "bert", TEXTS, initializer_range=0.02, **STILL)
     values = recipe(tmp_path / "model", toy, epochs=2, batch_size=8, learning_rate=1e-3, train={"max_steps": 4})
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values.model_dump(exclude_unset=True)), encoding="utf-8")
-    command = [sys.executable, "-m", "hfadapt", "run", str(tmp_path / "r.yaml"), "--out"]
-    half = ["adapt.batch_size=4", "train.per_device_train_batch_size=4", "--processes", "2"]
-    for words in ([str(tmp_path / "one")], [str(tmp_path / "two"), *half]):
-        done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
+    hfadapt.adapt(hfadapt.plan(values), tmp_path / "one")
+    halved = values.model_dump(exclude_unset=True)
+    halved["adapt"]["batch_size"] = halved["train"]["per_device_train_batch_size"] = 4
+    pair.adapt(halved, tmp_path / "two")
     one, two = (Run(tmp_path / name) for name in ("one", "two"))
     # 51 rows: the last batch of an epoch is filled up with ghosts, and rows have different numbers of masked tokens.
     assert losses(one, "pretrain") == pytest.approx(losses(two, "pretrain"), abs=1e-5)

@@ -1,15 +1,8 @@
-"""Methods in training: killed in every stage, on two processes, in parts of a batch, in half precision.
-
-As a script, with a file of recipes, it is one of the two processes that carry them out; see `work`.
-"""
+"""Methods in training: killed in every stage, on two processes, in parts of a batch, in half precision."""
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +11,12 @@ import torch
 from conformance.promises import METHODS, adaptation, check_stillness
 
 import hfadapt
-from hfadapt import adapting
 from hfadapt.methods._around import Around
 from hfadapt.methods._peft import PeftAdaptation
 from hfadapt.methods.base import Adaptation
 from hfadapt.recipe import Recipe
 from hfadapt.training.stages import steps_of
 from hfadapt.training.trainer import StageTrainer
-from hfadapt.training.watching import Watch
 
 HOOKS = ("terms", "companions")
 ACCOMPANIED = [n for n, its in METHODS.items() if any(getattr(its, h) is not getattr(Adaptation, h) for h in HOOKS)]
@@ -226,32 +217,18 @@ TWO = {
 
 
 @pytest.fixture(scope="module")
-def joined(dry, few, tmp_path_factory):
+def joined(dry, few, pair, tmp_path_factory):
     """The folder with what one process made, `one/…`, and two, `two/…` and `two/cut`."""
     folder = tmp_path_factory.mktemp("joined")
-    train = {"max_steps": 20, "save_steps": 2, "load_best_model_at_end": False}
-    recipes = {name: values(dry, few, adapt, **train) for name, adapt in TWO.items()}
-    for name, it in recipes.items():
-        hfadapt.adapt(hfadapt.plan(Recipe(**it)), folder / "one" / name)
-        it["train"]["per_device_train_batch_size"] = 4
-    (folder / "recipes.json").write_text(json.dumps(recipes), encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    told = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    told |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": 1}
-    processes = []
-    for rank in range(2):
-        its = os.environ | {k: str(v) for k, v in {**told, "RANK": rank, "LOCAL_RANK": rank}.items()}
-        with (folder / f"{rank}.txt").open("w") as log:
-            words = [sys.executable, __file__, str(folder / "recipes.json")]
-            processes.append(subprocess.Popen(words, env=its, stdout=log, stderr=subprocess.STDOUT))
-    try:
-        ended = [process.wait(timeout=200) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert ended == [0, 0], (folder / "0.txt").read_text() + (folder / "1.txt").read_text()
+    (folder / "two").mkdir()
+    for name, adapt in TWO.items():
+        recipe = values(dry, few, adapt, max_steps=20, load_best_model_at_end=False)
+        hfadapt.adapt(made := hfadapt.plan(Recipe(**recipe)), folder / "one" / name)
+        recipe["train"]["per_device_train_batch_size"] = 4
+        pair.adapt(recipe, folder / "two" / name)
+        if name == "gradual":
+            (*_, last) = middles(made).items()
+            pair.adapt(recipe, folder / "two" / "cut", kill=last)
     return folder
 
 
@@ -279,54 +256,3 @@ def test_two_processes_hold_the_same_model(name, joined):
 def test_two_processes_that_were_killed_after_the_unfreezing_go_on_bit_for_bit(joined):
     assert distance(weights(joined / "two" / "gradual"), weights(joined / "two" / "cut")) == 0.0
     assert len(events(joined / "two" / "cut", "begin")) == 2
-
-
-def work(recipes: Path) -> None:
-    """Carry out recipes as one of two processes, and the first one once more, killed and resumed."""
-    from hfadapt import launching
-
-    launching.check_joined()
-    rank, out = os.environ["RANK"], recipes.parent / "two"
-    judge = adapting.judge
-    for name, it in json.loads(recipes.read_text(encoding="utf-8")).items():
-        made = hfadapt.plan(Recipe(**it), processes=2)
-        keep(out / f"{name}.{rank}.pt", judge)
-        hfadapt.adapt(made, out / name)
-        if name == "gradual":
-            keep(out / f"cut.{rank}.pt", judge)
-            (*_, (last, step)) = middles(made).items()
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(Watch, "on_step_end", killing(last, step))
-                try:
-                    hfadapt.adapt(made, out / "cut")
-                except Killed:
-                    pass
-                else:
-                    raise AssertionError("nothing was killed")
-            hfadapt.adapt(made, resume=out / "cut")
-
-
-def keep(path: Path, judge: Any) -> None:
-    """Have the weights that a process is left with after training lie there; judge: the function that is replaced."""
-
-    def judging(model: torch.nn.Module, *rest: Any) -> Any:
-        torch.save(model.state_dict(), path)
-        return judge(model, *rest)
-
-    adapting.judge = judging
-
-
-def killing(stage: str, step: int):
-    """An `on_step_end` that raises there, on every process."""
-    told = Watch.on_step_end
-
-    def on_step_end(self, args, state, control, **rest):
-        if (self.stage, self.done + state.global_step) == (stage, step):
-            raise Killed
-        return told(self, args, state, control, **rest)
-
-    return on_step_end
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]))

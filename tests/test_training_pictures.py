@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 import hfadapt
 from hfadapt.recipe import Recipe
@@ -126,14 +123,10 @@ def test_worker_processes_change_nothing(whole, backbones, pictures, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_end_where_one_does(whole, backbones, pictures, tmp_path):
+def test_two_processes_end_where_one_does(whole, backbones, pictures, pair, tmp_path):
     """27 pictures, which neither 2 processes nor batches of 8 divide."""
     task, _, run = whole
-    path = tmp_path / "two.yaml"
-    path.write_text(yaml.safe_dump(values(task, backbones, pictures, per_device_train_batch_size=4)))
-    words = [sys.executable, "-m", "hfadapt", "run", str(path), "--processes", "2", "--out", str(tmp_path / "two")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    pair.adapt(values(task, backbones, pictures, per_device_train_batch_size=4), tmp_path / "two")
     (one, scores, losses), (two, others, lost) = outcome(run.path), outcome(tmp_path / "two")
     assert len(losses) > 8 and losses == pytest.approx(lost, abs=1e-6)
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
