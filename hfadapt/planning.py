@@ -284,7 +284,7 @@ def _rehearsed(
     from hfadapt.scoring import evaluated
     from hfadapt.training.rehearsing import rehearse
 
-    yield from rehearse(settled, stages, steps, processes)
+    yield from rehearse(settled, stages, steps, processes, recipe.adapt.chain)
     for name in recipe.metrics:
         try:
             evaluated.load(name, data.labels.kind)

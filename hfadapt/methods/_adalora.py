@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hfadapt.errors import HfadaptError, Problem
 from hfadapt.methods.base import Companion, Stage, Term
 
 _SCORES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
@@ -43,26 +42,17 @@ class Allocation(Companion):
     another size than those that train.
     """
 
-    def __init__(self, first: int | None, last: int | None):
-        """first, last: the steps before the ranks shrink and after; None for a share of all steps."""
-        self.first, self.last = first, last
+    def __init__(self, shrinking: Callable[[int], tuple[int, int]]):
+        """shrinking: of a number of steps, those before the ranks shrink and those after."""
+        self.shrinking = shrinking
         self.pattern: dict[str, list[bool]] = {}
 
     def began(self, model: Any, stage: Stage, steps: int) -> None:
-        """Tell peft how many steps there are.
-
-        Raises:
-            HfadaptError: they are too few for ranks to shrink.
-        """
+        """Tell peft how many steps there are."""
         self.config = model.peft_config["default"]
         self.allocator, self.device = model.base_model.rankallocator, next(model.parameters()).device
-        first = steps // 10 if self.first is None else self.first
-        last = 3 * steps // 10 if self.last is None else self.last
-        # The last time that ranks shrink needs scores of a step before.
-        if steps - last < max(2, first + 1):
-            says = f"Of {steps:,} steps none is left in which ranks shrink: tinit is {first:,}, tfinal {last:,}."
-            raise HfadaptError(Problem(says, "adapt"))
-        self.config.tinit, self.config.tfinal, self.config.total_step = first, last, steps
+        self.config.tinit, self.config.tfinal = self.shrinking(steps)
+        self.config.total_step = steps
         self.pattern = {}
         self.allocator.reset_ipt()
 

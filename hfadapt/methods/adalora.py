@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
+from hfadapt.errors import HfadaptError, Problem
 from hfadapt.methods._peft import PeftAdaptation
 from hfadapt.methods.base import Companion, Stage, Surroundings, Term
 
@@ -66,5 +67,23 @@ class AdaLora(PeftAdaptation):
         """What takes the ranks away."""
         from hfadapt.methods._adalora import Allocation
 
+        return [Allocation(self.shrinking)]
+
+    def shrinking(self, steps: int) -> tuple[int, int]:
+        """Of all steps, those before the ranks shrink and those after.
+
+        Raises:
+            HfadaptError: they leave none in which ranks shrink.
+        """
         given = self.__pydantic_extra__ or {}
-        return [Allocation(given.get("tinit"), given.get("tfinal"))]
+        first, last = int(given.get("tinit", steps // 10)), int(given.get("tfinal", 3 * steps // 10))
+        # The last time that ranks shrink needs scores of a step before.
+        if steps - last < max(2, first + 1):
+            says = f"Of {steps:,} steps none is left in which ranks shrink: tinit is {first:,}, tfinal {last:,}."
+            raise HfadaptError(Problem(says, "adapt"))
+        return first, last
+
+    def check_steps(self, steps: Sequence[int]) -> None:
+        """Some are left in which ranks shrink."""
+        for number in steps:
+            self.shrinking(number)

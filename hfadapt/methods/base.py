@@ -137,6 +137,13 @@ class Adaptation(Variant):
         """What trains when. `model` is what `wrap` returned; `anatomy` is that of the model before."""
         raise TypeError(f"{type(self).__name__} defines no stages")
 
+    def check_steps(self, steps: Sequence[int]) -> None:
+        """Refuse, while planning, a number of steps of its stages that it cannot work with.
+
+        Raises:
+            HfadaptError: they are too few.
+        """
+
     def terms(self, model: nn.Module, anatomy: Anatomy, around: Surroundings) -> Sequence[Term]:
         """What is added to the loss; `model` is the wrapped one with the weights that training starts from."""
         return ()

@@ -12,21 +12,30 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from hfadapt.errors import HfadaptError, Problem, did_you_mean, one_line
-from hfadapt.methods.base import Stage
+from hfadapt.methods.base import Adaptation, Stage
 from hfadapt.settings import EARLY_STOPPING
 
 
-def rehearse(settled: Mapping[str, Any], stages: Sequence[Stage], steps: int, processes: int = 1) -> Iterator[Problem]:
+def rehearse(
+    settled: Mapping[str, Any],
+    stages: Sequence[Stage],
+    steps: int,
+    processes: int = 1,
+    chain: Sequence[Adaptation] = (),
+) -> Iterator[Problem]:
     """The problems of the `train` section that show when its parts are made: arguments, optimizer, schedule.
 
-    processes: how many will train together; they need not run yet.
+    processes: how many will train together; they need not run yet; chain: the methods, which see the stages' steps.
     """
     from hfadapt.training.stages import steps_of
 
     try:
-        steps_of(stages, steps)
+        each = steps_of(stages, steps)
+        for method in chain:
+            method.check_steps(each)
     except HfadaptError as error:
-        yield Problem(error.problems[0].says, "train.max_steps" if "max_steps" in settled else "train.num_train_epochs")
+        field = "train.max_steps" if settled.get("max_steps", -1) > 0 else "train.num_train_epochs"
+        yield Problem(error.problems[0].says, field, hint="Raise it.")
     if settled.get("early_stopping_patience") and not settled["load_best_model_at_end"]:
         says = "Early stopping needs evaluations and the best checkpoint: set eval_strategy and load_best_model_at_end."
         yield Problem(says, "train.early_stopping_patience")

@@ -70,7 +70,7 @@ def steps_of(stages: Sequence[Stage], total: int) -> list[int]:
     if abs(shares - 1) > 1e-6:
         raise HfadaptError(f"The shares of the stages sum to {shares:g}, not to 1.")
     if total < len(stages):
-        raise HfadaptError(f"{total} steps are too few for {len(stages)} stages; raise train.num_train_epochs.")
+        raise HfadaptError(f"{total} steps are too few for {len(stages)} stages.")
     ends = [round(total * part) for part in accumulate(stage.share for stage in stages)]
     for i in range(len(ends)):
         ends[i] = min(max(ends[i], i + 1), total - (len(ends) - 1 - i))
