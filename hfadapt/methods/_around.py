@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, SerializeAsAny, WithJsonSchema
 
 from hfadapt.discover import one_of
+from hfadapt.errors import HfadaptError
 from hfadapt.methods.base import Adaptation, Companion, Stage, Surroundings, Term
 
 if TYPE_CHECKING:
@@ -48,15 +51,18 @@ class Around(Adaptation):
 
     def prepare(self, around: Surroundings) -> None:
         """As the inner method."""
-        self.inner.prepare(around)
+        with _inside():
+            self.inner.prepare(around)
 
     def wrap(self, model: nn.Module, anatomy: Anatomy) -> nn.Module:
         """As the inner method."""
-        return self.inner.wrap(model, anatomy)
+        with _inside():
+            return self.inner.wrap(model, anatomy)
 
     def stages(self, model: nn.Module, anatomy: Anatomy) -> Sequence[Stage]:
         """Those of the inner method."""
-        return self.inner.stages(model, anatomy)
+        with _inside():
+            return self.inner.stages(model, anatomy)
 
     def terms(self, model: nn.Module, anatomy: Anatomy, around: Surroundings) -> Sequence[Term]:
         """Those of the inner method."""
@@ -73,3 +79,15 @@ class Around(Adaptation):
     def finish(self, model: nn.Module) -> nn.Module:
         """As the inner method."""
         return self.inner.finish(model)
+
+
+@contextmanager
+def _inside() -> Iterator[None]:
+    """Have what the inner method complains of told of `adapt.inner`."""
+    try:
+        yield
+    except HfadaptError as error:
+        problems = (
+            replace(p, field=f"adapt.inner{p.field[5:]}") if p.field[:5] == "adapt" else p for p in error.problems
+        )
+        raise type(error)(*problems) from error
