@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hfadapt.errors import HfadaptError
     from hfadapt.folder import Run, open_run
     from hfadapt.planning import Plan, plan
+    from hfadapt.publishing import publish
     from hfadapt.reading import read
     from hfadapt.recipe import Recipe
     from hfadapt.using import predict, score
@@ -22,13 +23,14 @@ _HOMES = {
     "adapt": "adapting",
     "score": "using",
     "predict": "using",
+    "publish": "publishing",
     "open_run": "folder",
     "Recipe": "recipe",
     "Plan": "planning",
     "Run": "folder",
     "HfadaptError": "errors",
 }
-__all__ = ["HfadaptError", "Plan", "Recipe", "Run", "adapt", "open_run", "plan", "predict", "read", "score"]
+__all__ = ["HfadaptError", "Plan", "Recipe", "Run", "adapt", "open_run", "plan", "predict", "publish", "read", "score"]
 
 
 def __getattr__(name: str) -> Any:

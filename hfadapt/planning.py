@@ -19,6 +19,7 @@ from hfadapt.methods.base import Stage, Surroundings
 from hfadapt.misfits import misfits
 from hfadapt.noise import quiet
 from hfadapt.pretraining import Pretraining, ask
+from hfadapt.push import hub
 from hfadapt.recipe import Recipe
 from hfadapt.scoring.kinds import best_first
 
@@ -102,6 +103,10 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
     with _gathering(problems, recipe):
         seed = int(recipe.train.get("seed", 42))
         data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=own, prompts=task.prompts)
+    with _gathering(problems, recipe):
+        # Each process plans; the first speaks with the Hub.
+        if recipe.push and os.environ.get("RANK", "0") == "0":
+            hub.check(recipe.push)
     if problems:
         raise HfadaptError(*problems)
     recipe = recipe.model_copy(update={"task": (task := task.settled(data))})

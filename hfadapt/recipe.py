@@ -21,6 +21,7 @@ from hfadapt import discover
 from hfadapt.discover import one_of
 from hfadapt.errors import did_you_mean
 from hfadapt.methods.base import Adaptation
+from hfadapt.push import Push
 from hfadapt.section import Section, Variant
 from hfadapt.settings import GONE, OURS_TO_SET, out_of_range, training_fields
 from hfadapt.tasks.base import Task
@@ -155,6 +156,8 @@ class Recipe(Section):
     """Whether what lies below everything that trains is kept: a word, or a mapping."""
     metrics: list[str] = Field(default_factory=list)
     """Metrics of the `evaluate` library, by name or local path, besides the built-in ones."""
+    push: Push | None = None
+    """Where the finished run goes on the Hub; nowhere by default."""
 
     _name: str = PrivateAttr("recipe")
     _text: str = PrivateAttr("")
@@ -259,7 +262,7 @@ def _raise(errors: list[tuple[str, str]], others: Sequence[Any] = ()) -> None:
 def schema() -> dict[str, Any]:
     """The JSON Schema of a recipe, with upstream's fields under `train`."""
     made = Recipe.model_json_schema(mode="validation")
-    made["$defs"] = {name: made["$defs"][name] for name in ("Cache", "Data", "Model")}
+    made["$defs"] = {name: made["$defs"][name] for name in ("Cache", "Data", "Model", "Push")}
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     made["title"] = "hfadapt recipe"
     made["properties"]["train"] = {

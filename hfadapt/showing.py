@@ -136,6 +136,8 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
     }
     if plan.pretraining:
         result["pretraining"] = plan.pretraining.as_dict()
+    if plan.recipe.push:
+        result["push"] = plan.recipe.push.model_dump()
     if plan.lengths:
         lengths = plan.lengths
         result["lengths"] = {k: getattr(lengths, k) for k in ("looked_at", "median", "longest", "limit", "cut")}
@@ -160,6 +162,8 @@ def plan_lines(plan: Plan, *, full: bool = True) -> Iterator[str]:
     if plan.pretraining:
         yield f"first   pretraining on {plan.pretraining.told}; the cost leaves it out"
     yield f"adapt   {plan.recipe.adapt.name}: {trained}; {count(plan.steps, 'step')}"
+    if push := plan.recipe.push:
+        yield f"push    {push.told}"
     for finding in plan.findings:
         yield f"note    {finding.says}"
     for name, below, why in caches(plan):

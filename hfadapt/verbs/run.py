@@ -60,9 +60,26 @@ def do(arguments: argparse.Namespace) -> None:
         print(*plan_lines(made, full=False), sep="\n", flush=True)
     done = adapt(made, arguments.out, resume=arguments.resume, listener=Console(sys.stdout) if speaks else None)
     if speaks:
-        print(*_ending(done, made), sep="\n")
-    elif first:
-        print(json.dumps({"run": str(done.path), **done.scores}, ensure_ascii=False))
+        print(*_ending(done, made), sep="\n", flush=True)
+    # The others are through: nobody waits for what the first has to say to the Hub.
+    sent, failed = _push(done, recipe, speaks) if first else ({}, "")
+    if first and not speaks:
+        print(json.dumps({"run": str(done.path), **done.scores, **sent}, ensure_ascii=False))
+    if failed:
+        print(failed, file=sys.stderr)
+        sys.exit(1)
+
+
+def _push(run: Any, recipe: Any, speaks: bool) -> tuple[dict[str, Any], str]:
+    """Publish the run where its recipe says so: what to tell in JSON, and what to say where it failed."""
+    from hfadapt.verbs import publish
+
+    if not recipe.push:
+        return {}, ""
+    sent, lines, failed = publish.push(run, recipe.push)
+    if speaks and lines:
+        print(*lines, sep="\n")
+    return {"published": sent}, failed
 
 
 def _launch(arguments: argparse.Namespace, recipe: Any, processes: int) -> None:

@@ -1,0 +1,1 @@
+"""A stand-in of the Hub for tests: real sockets, the installed client, faults on request."""
