@@ -16,36 +16,42 @@ from hfadapt.errors import did_you_mean
 from hfadapt.section import Variant
 
 
-def modules(package: str) -> dict[str, ModuleType]:
-    """The variant files of a package by kebab-case name; `base` and `_private` files are plumbing."""
+def names(package: str) -> dict[str, str]:
+    """The modules of a package's variants by kebab-case name; `base` and `_private` files are plumbing."""
     folder = importlib.import_module(package)
-    names = sorted(m.name for m in pkgutil.iter_modules(folder.__path__))
+    files = sorted(m.name for m in pkgutil.iter_modules(folder.__path__))
     return {
-        name.replace("_", "-"): importlib.import_module(f"{package}.{name}")
-        for name in names
-        if name != "base" and not name.startswith("_")
+        name.replace("_", "-"): f"{package}.{name}" for name in files if name != "base" and not name.startswith("_")
     }
 
 
+def modules(package: str) -> dict[str, ModuleType]:
+    """The variant files of a package by kebab-case name."""
+    return {name: importlib.import_module(module) for name, module in names(package).items()}
+
+
 @cache
-def variants(package: str, base: type[Variant]) -> dict[str, type[Any]]:
-    """The one subclass of `base` that each file of `package` defines, by the file's name.
+def variant(package: str, base: type[Variant], name: str) -> type[Any]:
+    """The one subclass of `base` that the file of a name defines; no other file is imported.
 
     Raises:
-        TypeError: a file defines none or several; a mistake of whoever wrote the file.
+        TypeError: the file defines none or several; a mistake of whoever wrote it.
     """
-    found: dict[str, type[Any]] = {}
-    for name, module in modules(package).items():
-        here = [
-            thing
-            for thing in vars(module).values()
-            if isinstance(thing, type) and issubclass(thing, base) and thing.__module__ == module.__name__
-        ]
-        if len(here) != 1:
-            raise TypeError(f"{module.__name__} must define one {base.__name__}; it defines {len(here)}")
-        here[0].name = name
-        found[name] = here[0]
-    return found
+    module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
+    here: list[type[Any]] = [
+        thing
+        for thing in vars(module).values()
+        if isinstance(thing, type) and issubclass(thing, base) and thing.__module__ == module.__name__
+    ]
+    if len(here) != 1:
+        raise TypeError(f"{module.__name__} must define one {base.__name__}; it defines {len(here)}")
+    here[0].name = name
+    return here[0]
+
+
+def variants(package: str, base: type[Variant]) -> dict[str, type[Any]]:
+    """All variants of a package, by name; see `variant`."""
+    return {name: variant(package, base, name) for name in names(package)}
 
 
 @cache
@@ -73,17 +79,19 @@ def one_of(package: str, base: type[Variant], what: str) -> BeforeValidator:
     def chosen(value: Any) -> Any:
         if isinstance(value, base):
             return value
-        kinds = variants(package, base)
+        kinds = names(package)
         options = dict(value) if isinstance(value, dict) else {}
-        implied = [name for name, kind in kinds.items() if kind.implied_by in options]
-        if isinstance(value, dict) and base.tag not in value and not implied:
-            raise _unknown("untagged", f"'{base.tag}' is missing. {_known('', kinds)}")
-        name = options.pop(base.tag, *implied[:1]) if isinstance(value, dict) else value
+        name = options.pop(base.tag, None) if isinstance(value, dict) else value
+        if isinstance(value, dict) and base.tag not in value:
+            implied = [known for known, kind in variants(package, base).items() if kind.implied_by in options]
+            if not implied:
+                raise _unknown("untagged", f"'{base.tag}' is missing. {_known('', kinds)}")
+            name = implied[0]
         if not isinstance(name, str):
             raise _unknown("unknown", f"Expected the name of a {what}. {_known('', kinds)}")
         if name not in kinds:
             raise _unknown("unknown", f"There is no {what} '{name}'. {_known(name, kinds)}")
-        return kinds[name].model_validate(options)
+        return variant(package, base, name).model_validate(options)
 
     return BeforeValidator(chosen)
 
