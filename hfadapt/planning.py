@@ -104,9 +104,7 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         seed = int(recipe.train.get("seed", 42))
         data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=own, prompts=task.prompts)
     with _gathering(problems, recipe):
-        # Each process plans; the first speaks with the Hub.
-        if recipe.push and os.environ.get("RANK", "0") == "0":
-            hub.check(recipe.push)
+        _check_push(recipe)
     if problems:
         raise HfadaptError(*problems)
     recipe = recipe.model_copy(update={"task": (task := task.settled(data))})
@@ -148,6 +146,12 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         findings=(*data.findings, *_cut(lengths), *_contrasts(recipe, settled, processes), *notes),
         pretraining=first,
     )
+
+
+def _check_push(recipe: Recipe) -> None:
+    """Ask the Hub whether what the recipe will push may be written; each process plans, the first asks."""
+    if recipe.push and os.environ.get("RANK", "0") == "0":
+        hub.check(recipe.push)
 
 
 def surroundings(recipe: Recipe, source: Source, config: Any, processor: Any, labels: Labels) -> Surroundings:
