@@ -127,9 +127,8 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
     if problems := [*problems, *misfits(recipe, data, settled, processes)]:
         raise RecipeError(*problems)
     steps = settings.total_steps(settled, len(data.splits["train"]), processes)
-    late = _rehearsed(recipe, data, settled, stages, steps, processes)
-    if problems := [replace(p, where=recipe.origin(p.field)) for p in late]:
-        raise RecipeError(*problems)
+    if late := [*_rehearsed(recipe, data, settled, stages, steps, processes)]:
+        raise RecipeError(*(replace(p, where=recipe.origin(p.field)) for p in late))
     return Plan(
         recipe=recipe,
         source=source,
