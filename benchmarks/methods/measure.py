@@ -170,7 +170,6 @@ class Bench:
             adapt=self._filled(cell, cell.way.adapt),
             train=train,
         )
-        gc.freeze()  # The Trainer collects garbage; all that was imported need not be searched each time.
         plan = hfadapt.plan(recipe)
         run = hfadapt.adapt(plan, self.work / "runs" / f"{rate:g}", listener=meter)
         moving = {name for stage in plan.stages for name in stage.speeds}
@@ -261,6 +260,7 @@ def import_all() -> None:
     for module in pkgutil.walk_packages(hfadapt.__path__, "hfadapt."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    gc.freeze()  # The Trainer collects garbage; all that was imported need not be searched each time.
 
 
 def shared(asked: list[Cell], worker: str) -> Iterator[Cell]:

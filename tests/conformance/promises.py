@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +204,16 @@ def planned(
 def adapt(plan: Plan, folder: Path) -> Done:
     """Carry out a plan."""
     done = Done(plan, Run(folder))
-    gc.freeze()  # The Trainer collects garbage; all that was imported need not be searched each time.
+    _spare_what_was_imported()
     with _watched(done):
         hfadapt.adapt(plan, folder)
     return done
+
+
+@cache
+def _spare_what_was_imported() -> None:
+    """The Trainer collects garbage; all that was imported need not be searched each time."""
+    gc.freeze()
 
 
 @contextmanager
