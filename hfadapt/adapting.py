@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, set_seed
 
 from hfadapt import card, judging, settings
 from hfadapt.backbones.base import Anatomy, anatomy
+from hfadapt.contract import writing as contract
 from hfadapt.errors import HfadaptError
 from hfadapt.folder import Run, clear, new_run, open_run, plain, readable, scores_json
 from hfadapt.methods.base import Companion, Stage
@@ -56,7 +57,7 @@ def adapt(
         with _tracked(run):
             carry_out(plan.pretraining, plan.processor, run.checkpoints, journal, resume=bool(resume), **_options(plan))
         set_seed(plan.settled["seed"])
-        wrapped, stages, parts = build(plan, run)
+        wrapped, stages, parts, began = build(plan, run)
         around = surroundings(plan.recipe, plan.source, plan.config, plan.processor, plan.data.labels)
         companions = plan.recipe.adapt.companions(wrapped, parts, around)
         with _tracked(run):
@@ -74,9 +75,11 @@ def adapt(
         seconds = time.monotonic() - started
         if journal.active:
             plan.recipe.adapt.keep(wrapped, run.path)
+            kept = contract.sample(wrapped, plan)
         finished = plan.recipe.adapt.finish(wrapped)
         if journal.active:
             save(finished, plan, run)
+            contract.write(finished, plan, run, began, kept)
         judged = {split: judge(finished, plan, split, training) for split in judging.JUDGED}
         scores = {split: its.scores for split, its in judged.items()}
         if journal.active:
@@ -167,7 +170,7 @@ def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
     if getattr(plan.recipe.task, "head", "new") != "new":
         _start_head(model, plan)
     # What adapters and configurations remember; a local path would mean nothing elsewhere.
-    model.config.name_or_path = plan.source.name
+    model.name_or_path = model.config.name_or_path = plan.source.name
     parts = anatomy(model, new)
     if parts != plan.anatomy and plan.source.local:
         raise HfadaptError(f"'{plan.source.name}' changed since it was planned.")
@@ -189,15 +192,17 @@ def _start_head(model: PreTrainedModel, plan: Plan) -> None:
     model.to("cpu")  # type: ignore[arg-type]
 
 
-def build(plan: Plan, run: Run) -> tuple[torch.nn.Module, Sequence[Stage], Anatomy]:
-    """The model that trains, changed as the adaptation wants it; its stages; its anatomy before the change.
+def build(plan: Plan, run: Run) -> tuple[torch.nn.Module, Sequence[Stage], Anatomy, contract.Began]:
+    """The model that trains, changed as the adaptation wants it; its stages; its anatomy before the change; and what
+    it began with.
 
     run: where the pretrained body lies, if there was pretraining.
     """
     model, parts = load_model(plan)
+    began = contract.begin(model, plan)
     take_over(model, plan.pretraining, parts, run.checkpoints)
     wrapped = plan.recipe.adapt.wrap(model, parts)
-    return wrapped, plan.recipe.adapt.stages(wrapped, parts), parts
+    return wrapped, plan.recipe.adapt.stages(wrapped, parts), parts, began
 
 
 def refine(

@@ -26,8 +26,11 @@ class Run:
     """A run folder.
 
     `recipe.yaml` (as written), `plan.yaml`, `log.jsonl`, `checkpoints/` (while it trains), `model/` (plain
-    transformers), `adapter/` (where one was trained), `scores.json`, `README.md` (the model card); where rows
-    have one label `confusion.png`; of pictures `mistakes.png` and, where they are varied, `augmented.png`.
+    transformers), `adapter/` (where one was trained), `scores.json`, `README.md` (the model card) with
+    `training.png` and `.eval_results/` (the scores as the Hub reads them); where rows have one label
+    `confusion.png`; of pictures `mistakes.png` and, where they are varied, `augmented.png`; `contract.json` and
+    `contract.safetensors` (some validation rows with what the trained model made of them; not for others' eyes).
+    On demand `onnx/`, `onnx-int8/` and `torch-export/`, and `published.json` (what is on the Hub).
     """
 
     path: Path

@@ -58,16 +58,42 @@ def do(arguments: argparse.Namespace) -> None:
     speaks = first and not arguments.json
     if speaks:
         print(*plan_lines(made, full=False), sep="\n", flush=True)
-    done = adapt(made, arguments.out, resume=arguments.resume, listener=Console(sys.stdout) if speaks else None)
+    listener = Console(sys.stdout) if speaks else None
+    done = adapt(made, arguments.out, resume=arguments.resume, listener=listener)
+    if not first:
+        return  # The others are through: nobody waits for what the first still looks at and says to the Hub.
+    checked = _check(done, listener)
     if speaks:
-        print(*_ending(done, made), sep="\n", flush=True)
-    # The others are through: nobody waits for what the first has to say to the Hub.
-    sent, failed = _push(done, recipe, speaks) if first else ({}, "")
-    if first and not speaks:
-        print(json.dumps({"run": str(done.path), **done.scores, **sent}, ensure_ascii=False))
+        print(*_ending(done, made, checked), sep="\n", flush=True)
+    sent, failed = _push(done, recipe, speaks) if checked.sound else ({}, _unsound(done, checked, recipe))
+    if not speaks:
+        told = {"run": str(done.path), **done.scores, "checked": checked.as_dict(), **sent}
+        print(json.dumps(told, ensure_ascii=False))
     if failed:
         print(failed, file=sys.stderr)
         sys.exit(1)
+
+
+def _check(run: Any, listener: Any) -> Any:
+    """Load what was trained as others will, in a fresh process, and note what came of it."""
+    import torch
+
+    from hfadapt.contract import check
+    from hfadapt.training.watching import Journal
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # The fresh process needs some.
+    journal = Journal(run.path / "log.jsonl", listener)
+    checked = check(run)
+    journal("checked", **checked.as_dict())
+    return checked
+
+
+def _unsound(run: Any, checked: Any, recipe: Any) -> str:
+    """What to say where what loads is not what was trained."""
+    kept = f"All files are kept in {run.path}; look again with: hfadapt check {run.path}"
+    unsent = "It is not published. " if recipe.push else ""
+    return "\n".join([f"Not sound: {checked.line}.", *(f"  {problem}" for problem in checked.problems), unsent + kept])
 
 
 def _push(run: Any, recipe: Any, speaks: bool) -> tuple[dict[str, Any], str]:
@@ -102,7 +128,7 @@ def _launch(arguments: argparse.Namespace, recipe: Any, processes: int) -> None:
         sys.exit(1 if code < 0 else code)
 
 
-def _ending(run: Any, plan: Any) -> Iterator[str]:
+def _ending(run: Any, plan: Any, checked: Any) -> Iterator[str]:
     """The scores beside the baselines, and where things are."""
     from hfadapt.scoring.table import lines
     from hfadapt.scoring.tally import Score
@@ -118,6 +144,7 @@ def _ending(run: Any, plan: Any) -> Iterator[str]:
     yield from lines(f"test, {len(plan.data.splits['test']):,} rows, with 95% intervals", named, shown)
     yield ""
     yield f'model       {run.model}  (plain transformers: pipeline("{plan.recipe.task.pipeline}", "{run.model}"))'
+    yield f"checked     {checked.line}"
     yield f"scores      {run.path / 'scores.json'}"
     if drawn := [name for name in ("augmented.png", "confusion.png", "mistakes.png") if (run.path / name).exists()]:
         yield f"pictures    {', '.join(str(run.path / name) for name in drawn)}"
