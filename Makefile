@@ -4,7 +4,7 @@ RECIPE ?= recipes/sentiment_bert.yaml
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: run test check format clean
+.PHONY: run test check conformance format clean
 
 run: .venv/installed
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -18,6 +18,10 @@ check: .venv/installed
 	$(BIN)/ruff check hfadapt tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Every method on every family, which takes about an hour; `test` tries each on one that reads and one that sees.
+conformance: .venv/installed
+	HFADAPT_CONFORMANCE=all $(BIN)/python -m pytest -n 2 --dist loadfile tests/conformance
 
 format: .venv/installed
 	$(BIN)/ruff format hfadapt tests

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, SerializeAsAny, WithJsonSchema
 
 from hfadapt.discover import one_of
-from hfadapt.errors import HfadaptError
+from hfadapt.errors import HfadaptError, Problem, RecipeError
 from hfadapt.methods.base import Adaptation, Companion, Stage, Surroundings, Term
 
 if TYPE_CHECKING:
@@ -79,6 +79,19 @@ class Around(Adaptation):
     def finish(self, model: nn.Module) -> nn.Module:
         """As the inner method."""
         return self.inner.finish(model)
+
+
+class Near(Around):
+    """A method that goes back to, or holds on to, what the training began with."""
+
+    def prepare(self, around: Surroundings) -> None:
+        """Refuse weights that begin at random."""
+        super().prepare(around)
+        if self.scratch:
+            says = (
+                f"The method '{self.inner.name}' leaves the checkpoint's weights aside: nothing is worth going back to."
+            )
+            raise RecipeError(Problem(says, "adapt.inner"))
 
 
 @contextmanager

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from hfadapt.errors import Problem, RecipeError
-from hfadapt.methods._around import Around
+from hfadapt.methods._around import Near
 from hfadapt.methods.base import Surroundings, Term
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from hfadapt.backbones.base import Anatomy
 
 
-class Anchor(Around):
+class Anchor(Near):
     """Feature anchoring: the loss grows with the distance of the features from those of the model as it began.
 
     When to use: features that must serve besides the task: other tasks, search, rows unlike those trained on.
@@ -36,15 +35,6 @@ class Anchor(Around):
 
     weight: Annotated[float, Field(ge=0)] = 1.0
     """The factor on the relative squared distance, of which the mean over the rows is added to the loss."""
-
-    def prepare(self, around: Surroundings) -> None:
-        """Refuse weights that begin at random."""
-        super().prepare(around)
-        if self.scratch:
-            says = (
-                f"The method '{self.inner.name}' leaves the checkpoint's weights aside: there is nothing to stay near."
-            )
-            raise RecipeError(Problem(says, "adapt.inner"))
 
     def terms(self, model: nn.Module, anatomy: Anatomy, around: Surroundings) -> Sequence[Term]:
         """The distance, one value a row."""

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from hfadapt.errors import Problem, RecipeError
-from hfadapt.methods._around import Around
+from hfadapt.methods._around import Near
 from hfadapt.methods.base import Surroundings, Term
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from hfadapt.backbones.base import Anatomy
 
 
-class L2Sp(Around):
+class L2Sp(Near):
     """L2-SP (Li et al. 2018, https://arxiv.org/abs/1802.01483): the loss grows with the distance of the weights
     from the checkpoint's.
 
@@ -41,15 +40,6 @@ class L2Sp(Around):
     def arguments(self) -> Mapping[str, Any]:
         """No weight decay besides."""
         return {**self.inner.arguments, "weight_decay": 0.0}
-
-    def prepare(self, around: Surroundings) -> None:
-        """Refuse weights that begin at random."""
-        super().prepare(around)
-        if self.scratch:
-            says = (
-                f"The method '{self.inner.name}' leaves the checkpoint's weights aside: there is nothing to stay near."
-            )
-            raise RecipeError(Problem(says, "adapt.inner"))
 
     def terms(self, model: nn.Module, anatomy: Anatomy, around: Surroundings) -> Sequence[Term]:
         """The penalty, one value a batch."""

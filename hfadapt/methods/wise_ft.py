@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from hfadapt.errors import Problem, RecipeError
-from hfadapt.methods._around import Around
+from hfadapt.methods._around import Near
 from hfadapt.methods.base import Companion, Surroundings
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from hfadapt.backbones.base import Anatomy
 
 
-class WiseFt(Around):
+class WiseFt(Near):
     """WiSE-FT (Wortsman et al. 2021, https://arxiv.org/abs/2109.01903): weights between those that the last stage
     began with and those that it ended with, chosen by the validation rows.
 
@@ -39,13 +38,6 @@ class WiseFt(Around):
     )
     """The shares of the tuned weights to try: 0 is the start, 1 the end. Of equal scores the greatest share wins.
     A single one, such as the paper's [0.5], is taken as it is."""
-
-    def prepare(self, around: Surroundings) -> None:
-        """Refuse weights that begin at random."""
-        super().prepare(around)
-        if self.scratch:
-            says = f"The method '{self.inner.name}' leaves the checkpoint's weights aside: there is nothing to mix."
-            raise RecipeError(Problem(says, "adapt.inner"))
 
     def companions(self, model: nn.Module, anatomy: Anatomy, around: Surroundings) -> Sequence[Companion]:
         """What keeps the start and mixes."""
