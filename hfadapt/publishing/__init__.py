@@ -178,6 +178,10 @@ def _record(run: Run, done: Published) -> None:
         run.write(RECORD, json.dumps([*known, said], indent=2) + "\n")
 
 
+class _Overtaken(HubError):
+    """Somebody else has committed since the branch was read."""
+
+
 class _Delivery:
     """The way of some files into one commit of one repository."""
 
@@ -202,8 +206,8 @@ class _Delivery:
                 return *found, [], False
             try:
                 return *self._commit(there, old), old, True
-            except HubError as error:
-                if error.status != 412 or not left:
+            except _Overtaken:
+                if not left:
                     raise
             there = _state(self.hub, self.repo, self.ref)
         raise AssertionError
@@ -268,6 +272,10 @@ class _Delivery:
             refused = 400 <= found.status < 500 and not found.passes
             if not refused and (present := self._present()):
                 return present
+            if found.status == 412 and "/commit/" in found.asked:
+                raise _Overtaken(
+                    f"The commit failed: {found.says}.", "Somebody else commits there at the same time.", again=True
+                )
             if pause is None or not found.repeats:
                 raise found.error("the commit")
             time.sleep(max(pause, found.wait))

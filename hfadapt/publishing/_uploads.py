@@ -24,8 +24,8 @@ _MODEL = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("chat_template.jinja", "processor_config.json", "preprocessor_config.json"),
     # The vocabularies of the tokenizers that transformers has; a test compares.
-    *("vocab.txt", "vocab.json", "merges.txt", "*.model", "prophetnet.tokenizer", "entity_vocab.json"),
-    *("emoji.json", "dict.txt", "byte_maps.json"),
+    *("vocab.txt", "*vocab.json", "merges.txt", "bpe.codes", "dict.txt", "*.model", "*.spm", "prophetnet.tokenizer"),
+    *("byte_maps.json", "emoji.json", "normalizer.json", "word_pronunciation.json", "word_shape.json"),
 )
 """What goes from `model/` to the root. Never code, never a pickle."""
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -179,7 +179,7 @@ _SECRETS = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
 }
 _SECRETIVE = re.compile(r"TOKEN(?!IZ|S)|SECRET|PASSW|CREDENTIAL|(?:^|_)(?:API|ACCESS)?_?KEY(?:_|$)")
-_LEARNT = ("tokenizer.json", *(name for name in _MODEL if name.startswith(("vocab", "merges"))))
+_LEARNT = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 
 
 def refuse_secrets(uploads: Sequence[Upload]) -> None:

@@ -34,7 +34,6 @@ _HINTS = {
     401: "Log in anew with `hf auth login`, or set HF_TOKEN.",
     403: "Use a token with write access: https://huggingface.co/settings/tokens.",
     404: "Check its name, and whether the token may see it.",
-    412: "Somebody else commits there at the same time.",
     413: "It is more than the Hub takes.",
     429: "It wants fewer requests.",
 }
@@ -63,6 +62,8 @@ class Failure:
     """Whether it is for us to try again."""
     wait: float = 0.0
     """Seconds that the Hub asks to wait."""
+    asked: str = ""
+    """The address that the request went to, where it is known."""
 
     def error(self, doing: str) -> HubError:
         """The error for the user; doing: what was asked for, such as `reading me/name`."""
@@ -96,10 +97,11 @@ def failure(error: BaseException) -> Failure:
         return Failure("HF_HUB_OFFLINE is set, so nothing goes to the Hub")
     if isinstance(error, HfHubHTTPError):
         status, answer = error.response.status_code, error.server_message
-        theirs = any(part in str(error.response.url) for part in _THEIRS)
+        asked = str(error.response.url)
+        theirs = any(part in asked for part in _THEIRS)
         says = f"the Hub answered {status}" + (f", {scrubbed(answer)}" if answer else "")
         passes, wait = status in _PASSING, _seconds(error.response.headers.get("Retry-After"))
-        return Failure(says, status, passes, passes and not theirs and wait <= _LONGEST, wait)
+        return Failure(says, status, passes, passes and not theirs and wait <= _LONGEST, wait, asked)
     if isinstance(error, httpx2.HTTPError):
         says = f"the connection broke ({scrubbed(str(error)) or type(error).__name__})"
         return Failure(says, 0, True, not any(part in _asked(error) for part in _THEIRS))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import fnmatch
 import hashlib
+import itertools
 import json
 import re
 import socket
@@ -28,6 +29,7 @@ from hub.xet import Store
 TOKEN = "hf_" + "StandInWriteToken" * 2
 READ_TOKEN = "hf_" + "StandInReadOnlyOne" * 2
 FINE_TOKEN = "hf_" + "StandInFineGrained" * 2
+_numbers = itertools.count()
 _LFS = (".safetensors", ".bin", ".png", ".model")
 
 
@@ -133,6 +135,8 @@ class Hub:
 
     def __init__(self, way: str = "cas", folder: Path | None = None):
         self.way, self.folder = way, folder
+        self.number = next(_numbers)
+        """Tells this one's chunk store from others that had the port before: hf_xet remembers what it sent where."""
         self.repos: dict[str, Repo] = {}
         self.store, self.blobs = Store(), dict[str, bytes]()
         self.users = {
@@ -236,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault and fault.before:
                 fault.before()
             if fault and fault.status:
-                answer = Answer(fault.status, "planted")
+                answer = Answer(fault.status, "planted", url=f"{self.hub.url}/me/thing")
                 answer.headers |= fault.headers
                 raise answer
             with self.hub.lock:
@@ -412,17 +416,17 @@ class _Handler(BaseHTTPRequestHandler):
     @route("GET", f"{_MODEL}/xet-write-token/(?P<revision>[^/]+)")
     def xet_token(self, id: str, revision: str, query: Any) -> Any:
         self._repo(id, write=not query.get("create_pr"))
-        cas = f"local://{self.hub.folder}" if self.hub.way == "local" else f"{self.hub.url}/cas"
+        cas = f"local://{self.hub.folder}" if self.hub.way == "local" else f"{self.hub.url}/cas/{self.hub.number}"
         body = {"casUrl": cas, "accessToken": "cas", "exp": 4102444800}
         headers = {"X-Xet-Cas-Url": cas, "X-Xet-Access-Token": "cas", "X-Xet-Token-Expiration": "4102444800"}
         return 200, json.dumps(body).encode(), {"Content-Type": "application/json", **headers}
 
-    @route("POST", "/cas/v1/xorbs/default/(?P<name>[0-9a-f]+)")
+    @route("POST", r"/cas/\d+/v1/xorbs/default/(?P<name>[0-9a-f]+)")
     def xorb(self, name: str, query: Any) -> Any:
         self.hub.store.xorbs[name] = self.body
         return {"was_inserted": True}
 
-    @route("POST", "/cas/v1/shards")
+    @route("POST", r"/cas/\d+/v1/shards")
     def shard(self, query: Any) -> Any:
         self.hub.store.shards.append(self.body)
         return {"result": 1}
@@ -434,7 +438,7 @@ class _Handler(BaseHTTPRequestHandler):
         for asked in json.loads(self.body)["objects"]:
             links = {
                 "upload": {"href": f"{self.hub.url}/lfs/{asked['oid']}?X-Amz-Signature=signed", "header": {}},
-                "verify": {"href": f"{self.hub.url}/lfs-verify"},
+                "verify": {"href": f"{self.hub.url}/lfs-verify/{asked['oid']}"},
             }
             objects.append(asked | ({} if asked["oid"] in self.hub.blobs else {"actions": links}))
         return {"transfer": "basic", "objects": objects}
@@ -444,9 +448,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.blobs[oid] = self.body
         return {}
 
-    @route("POST", "/lfs-verify")
-    def verify(self, query: Any) -> Any:
-        if json.loads(self.body)["oid"] not in self.hub.blobs:
+    @route("POST", "/lfs-verify/(?P<oid>[0-9a-f]{64})")
+    def verify(self, oid: str, query: Any) -> Any:
+        if oid not in self.hub.blobs:
             raise Answer(422, "Not stored")
         return {}
 
