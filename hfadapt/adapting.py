@@ -18,8 +18,9 @@ import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, set_seed
 
-from hfadapt import card, judging, settings
+from hfadapt import judging, settings
 from hfadapt.backbones.base import Anatomy, anatomy
+from hfadapt.card.writing import write_card
 from hfadapt.contract import writing as contract
 from hfadapt.errors import HfadaptError
 from hfadapt.folder import Run, clear, new_run, open_run, plain, readable, scores_json
@@ -85,7 +86,7 @@ def adapt(
         if journal.active:
             judging.draw(plan, judged["test"], run)
             cost = {"train_seconds": round(seconds, 1), "peak_memory_bytes": peak_memory(), "steps": plan.steps}
-            run.write("README.md", card.text(plan, scores, simple, cost, tried))
+            write_card(plan, run, judged, simple, cost, tried)
             run.write("scores.json", scores_json(scores, simple, cost=cost, **({"tried": tried} if tried else {})))
             clear(run.checkpoints)
         journal("end", scores=plain(scores), seconds_training=round(seconds, 1))

@@ -16,6 +16,7 @@ from hfadapt.planning import Plan, knows_texts
 from hfadapt.scoring import baselines, drawing, evaluated, pixels, retrieval
 from hfadapt.scoring.base_to_new import BaseToNew
 from hfadapt.scoring.kinds import BASE_TO_NEW, ZERO_SHOT
+from hfadapt.scoring.slices import Remembered
 from hfadapt.scoring.tally import Score, Tally
 from hfadapt.tasks._pictures import opened
 from hfadapt.tasks.base import Task
@@ -115,7 +116,7 @@ def judge(
         model,
         encoded,
         loss=loss,
-        tally=fresh,
+        tally=lambda: Remembered(fresh(), labels.kind),
         collator=task.collator(processor),
         settled=settled,
         folder=folder,

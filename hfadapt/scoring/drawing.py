@@ -1,4 +1,4 @@
-"""Pictures of results, as PNG files: which labels are taken for which, and the worst mistakes."""
+"""Pictures of results, as PNG files: how training went, which labels are taken for which, the worst mistakes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ LONGEST_NAME = 34
 LONGEST_LINE = 27
 """Of a caption, in characters."""
 INK, FAINT = "#1f2937", "#9ca3af"
+TRAINED, JUDGED = "#2563eb", "#d97706"
+MOST_STAGES = 8
+"""More stages than this are told apart by their borders alone."""
 FONTS = (
     "DejaVu Sans", "Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans",
     "Microsoft YaHei", "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari",
@@ -107,6 +111,108 @@ def worst(path: str | Path, pictures: Sequence[Image], captions: Sequence[str]) 
                 ha="center", va="top", fontsize=8, color=INK, linespacing=1.15, parse_math=False,
             )  # fmt: skip
         _save(figure, path)
+
+
+Points = Sequence[tuple[int, float]]
+"""A value at each of some steps, in the order of the steps."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a training went."""
+
+    losses: Points
+    """On the training rows."""
+    judged_losses: Points
+    """On the validation rows."""
+    scores: Points
+    """The metric on the validation rows."""
+    metric: str
+    stages: Sequence[tuple[str, int]]
+    """The name of each stage and the step that it ends with."""
+    kept: Sequence[tuple[int, float]] = ()
+    """The scores of the checkpoints that were kept."""
+
+
+def course(path: str | Path, its: Course) -> bool:
+    """Draw the loss and the score by the step, with the borders of the stages; no file where nothing was logged.
+
+    Returns:
+        whether there is a picture.
+    """
+    panels = [i for i, has in enumerate((its.losses or its.judged_losses, its.scores)) if has]
+    if not panels:
+        return False
+    width, height, gap = 7.0, 2.2, 0.3  # inches; of a panel, and between two
+    whole = len(panels) * height + (len(panels) - 1) * gap
+    with _drawing():
+        figure = _figure(width, whole)
+        shared = None
+        for place, panel in enumerate(panels):
+            bottom = (len(panels) - 1 - place) * (height + gap)
+            axes = figure.add_axes((0, bottom / whole, 1, height / whole), sharex=shared)
+            shared = shared or axes
+            (_draw_losses if panel == 0 else _draw_scores)(axes, its)
+            _dress(axes, its, named=place == 0, last=place == len(panels) - 1)
+        _save(figure, path)
+    return True
+
+
+def _draw_losses(axes: Any, its: Course) -> None:
+    if its.losses:
+        axes.plot(*zip(*its.losses, strict=True), **_line(its.losses), color=TRAINED, label="train")
+    if its.judged_losses:
+        axes.plot(*zip(*its.judged_losses, strict=True), **_line(its.judged_losses), color=JUDGED, label="validation")
+    axes.set_ylabel("loss", color=INK, fontsize=10)
+    if its.losses and its.judged_losses:
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
+
+
+def _draw_scores(axes: Any, its: Course) -> None:
+    axes.plot(*zip(*its.scores, strict=True), **_line(its.scores), color=JUDGED)
+    for step, value in its.kept:
+        axes.plot([step], [value], "o", markersize=9, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.2)
+    if its.kept:
+        step, value = its.kept[-1]
+        # On the side from which the curve comes there is room.
+        below = value >= float(np.median([score for _, score in its.scores]))
+        axes.annotate(
+            f"{value:.3f}", (step, value), (0, -20 if below else 12), textcoords="offset points", ha="center",
+            fontsize=9, color=INK, bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"},
+        )  # fmt: skip
+    axes.set_ylabel(f"validation {its.metric}", color=INK, fontsize=10, parse_math=False)
+
+
+def _line(points: Points) -> dict[str, Any]:
+    """Points are marked where they are few."""
+    return {"linewidth": 1.6, "marker": "o" if len(points) <= 40 else None, "markersize": 3.5}
+
+
+def _dress(axes: Any, its: Course, *, named: bool, last: bool) -> None:
+    """Grid, borders of the stages, names; named: whether those of the stages stand above; last: of the panels."""
+    from matplotlib.ticker import MaxNLocator
+
+    end = its.stages[-1][1] if its.stages else max(step for step, _ in [*its.losses, *its.scores])
+    axes.set_xlim(0, end * 1.01)
+    axes.margins(y=0.12)
+    axes.grid(axis="y", color="#e5e7eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.tick_params(labelsize=9, color=FAINT, labelcolor=INK, labelbottom=last)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(FAINT)
+    starts = [0, *(step for _, step in its.stages)]
+    for border in starts[1:-1]:
+        axes.axvline(border, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
+    if named and 1 < len(its.stages) <= MOST_STAGES:
+        for (name, stop), start in zip(its.stages, starts, strict=False):
+            axes.text(
+                (start + stop) / 2, 1.02, shortened(name, max(3, round(90 * (stop - start) / end))),
+                transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=9, color=INK, parse_math=False,
+            )  # fmt: skip
+    if last:
+        axes.set_xlabel("step", color=INK, fontsize=10)
 
 
 def shortened(name: str, most: int = LONGEST_NAME) -> str:

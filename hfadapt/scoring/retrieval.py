@@ -47,6 +47,7 @@ class Retrieval:
         self._images, self._texts = _Gallery(), _Gallery()
         self._pairs: list[Ids] = []
         self._scores: dict[str, Score] | None = None
+        self._first: Floats = np.empty(0)
 
     def add(self, predicted: Mapping[str, NDArray[Any]], targets: NDArray[Any]) -> None:
         """Add rows; of a picture or text that comes again, the first embedding stands.
@@ -77,8 +78,15 @@ class Retrieval:
             self._scores = self._computed(pairs) if len(pairs) else {}
         return dict(self._scores)
 
+    @property
+    def first(self) -> Floats:
+        """How likely the text of each row finds one of its pictures before any other: (rows,). No more can be added."""
+        self.scores()
+        return self._first
+
     def _computed(self, pairs: Ids) -> dict[str, Score]:
         found = _found(self._images.embeddings(), self._texts.embeddings(), pairs)
+        self._first = found[1][pairs[:, 1], 0]
         sums = Sums(self._replicates, self._seed)
         columns = [np.ones((len(pairs), 1))]
         for queries, hits in zip(pairs.T, found, strict=True):

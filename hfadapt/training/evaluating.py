@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +31,10 @@ class Judged:
     """True x predicted label, counts; None where a row has not one label."""
     worst: list[Miss]
     """The wrong answers with the greatest loss, the worst first."""
+    marks: Any = None
+    """What the scores of any part of the rows can be computed from, and
+    `by_label` those of each label, where the tally is a `slices.Remembered`."""
+    by_label: Mapping[str, Score] = field(default_factory=dict)
 
 
 def evaluate(
@@ -63,4 +67,12 @@ def evaluate(
         trainer.remove_callback(upstream)
     found = trainer.evaluate(rows)  # type: ignore[arg-type]
     assert streamed.last is not None
-    return Judged(streamed.last.scores(), found["eval_loss"], getattr(streamed.last, "confusion", None), streamed.worst)
+    last = streamed.last
+    return Judged(
+        last.scores(),
+        found["eval_loss"],
+        getattr(last, "confusion", None),
+        streamed.worst,
+        getattr(last, "marks", None),
+        getattr(last, "by_label", {}),
+    )
