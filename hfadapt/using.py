@@ -1,45 +1,91 @@
-"""Use what a run left: score it on other rows, predict."""
+"""Use what a run left, or what was exported of it: score it on other rows, predict."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfadapt.errors import HfadaptError, RunError
+from hfadapt.exported.folder import Exported, open_exported
 from hfadapt.folder import Run, open_run
 from hfadapt.reading import read
 from hfadapt.recipe import Recipe
 
 if TYPE_CHECKING:
-    from hfadapt.tasks.base import Task
+    from hfadapt.kind import Kind
 
-_AT_ONCE = 1_000
+_AT_ONCE, _PICTURES_AT_ONCE = 1_000, 256
 """Rows that are read, encoded and answered together."""
+_BATCH = 32
+"""Rows that a model computes together."""
+_KINDS: dict[str, Kind] = {"regression": "number", "multi_label_classification": "labels"}
+
+Given = Run | Exported | str | Path
+"""A run, an export of one, or the folder of either."""
 
 
-def _recipe(run: Run, overrides: Sequence[str]) -> Recipe:
-    if not run.done:
-        raise RunError(f"The run {run.path} is not finished. Go on with it: hfadapt run --resume {run.path}.")
-    return read(run.path / "recipe.yaml", overrides)
+def opened(given: Given) -> Run | Exported:
+    """The finished run or the export in a folder.
+
+    Raises:
+        RunError: there is neither, or the run is not finished.
+    """
+    found = given if isinstance(given, (Run, Exported)) else open_exported(given) or open_run(given)
+    if isinstance(found, Run) and not found.done:
+        raise RunError(f"The run {found.path} is not finished. Go on with it: hfadapt run --resume {found.path}.")
+    return found
 
 
-def _model(run: Run, recipe: Recipe) -> tuple[Any, Any]:
-    """The saved model on the device, in eval mode, and its processor."""
+def _recipe(used: Run | Exported, overrides: Sequence[str] = ()) -> Recipe:
+    return read(_recipe_file(used), overrides)
+
+
+def _recipe_file(used: Run | Exported) -> Path:
+    return used.recipe_file if isinstance(used, Exported) else used.path / "recipe.yaml"
+
+
+def _model(used: Run | Exported, recipe: Recipe) -> tuple[Any, Any]:
+    """The saved model on the device, or the exported one on the CPU, in eval mode; and its processor."""
     import torch
     from transformers import AutoConfig
 
     from hfadapt.backbones.base import Source
 
-    source = Source(recipe.name, str(run.model))
-    config = AutoConfig.from_pretrained(run.model)
-    model, _ = recipe.task.model(source, config)
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    return model.to(device).eval(), recipe.task.processor(source, config)  # type: ignore[arg-type]
+    folder = used.path if isinstance(used, Exported) else used.model
+    source, config = Source(recipe.name, str(folder)), AutoConfig.from_pretrained(folder)
+    if isinstance(used, Exported):
+        from hfadapt.exported import graphs
+
+        model: Any = graphs.run(used)
+    else:
+        model, _ = recipe.task.model(source, config)
+        model = model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+    return model.eval(), recipe.task.processor(source, config)
 
 
-def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """The scores of a run's model by split and metric, on the recipe's rows or on others.
+def classes(used: Run | Exported) -> tuple[str, ...]:
+    """The names of the classes that captions were made of; none where captions were given, or the task has none."""
+    if isinstance(used, Exported):
+        return tuple(used.about.get("classes", ()))
+    import yaml
+
+    planned = yaml.safe_load((used.path / "plan.yaml").read_text(encoding="utf-8"))
+    data, read_texts = planned["data"], "text" in planned["data"]["columns"]
+    made = planned["task"] == "image-text-contrastive" and not read_texts
+    return tuple(data["labels"]) if made else ()
+
+
+def kind_of(config: Any, recipe: Recipe) -> Kind:
+    """What a row is answered with. config: of the model."""
+    return "pairs" if recipe.task.contrasts else _KINDS.get(config.problem_type, "label")
+
+
+def score(
+    run: Given, overrides: Sequence[str] = (), splits: Sequence[str] = ("validation", "test")
+) -> dict[str, dict[str, Any]]:
+    """The scores of a run's model, or of an export of it, by split and metric, on the recipe's rows or on others.
 
     overrides: changes to the recipe, such as `data.test=other.csv`.
 
@@ -47,8 +93,8 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
         HfadaptError: the run is not finished, or the rows do not fit it.
     """
     # Looked at before the imports below, which cost seconds.
-    run = run if isinstance(run, Run) else open_run(run)
-    recipe = _recipe(run, overrides)
+    used = opened(run)
+    recipe = _recipe(used, overrides)
     from hfadapt import judging, settings
     from hfadapt.data.loading import load
     from hfadapt.noise import quiet
@@ -56,7 +102,7 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
 
     task, seed = recipe.task, int(recipe.train.get("seed", 42))
     with quiet():
-        model, processor = _model(run, recipe)
+        model, processor = _model(used, recipe)
         names = [model.config.id2label[i] for i in sorted(model.config.id2label)]
         data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=names, prompts=task.prompts)
         task, labels = task.settled(data), data.labels
@@ -73,57 +119,125 @@ def score(run: Run | str | Path, overrides: Sequence[str] = ()) -> dict[str, dic
                 metrics=recipe.metrics,
                 seed=seed,
                 settled=settings.resolve(recipe.train, task.score(labels.kind), lambda _: True),
-                folder=str(run.path),
+                folder=str(used.path),
             ).scores
-            for split in judging.JUDGED
+            for split in splits
         }
 
 
-def predict(run: Run | str | Path, path: str | Path) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class Asked:
+    """A file put to a model."""
+
+    rows: int
+    stamp: dict[str, Any]
+    """What changes when the model or the rows do."""
+    pieces: Callable[[int], Iterator[list[dict[str, Any]]]]
+    """The answers for the rows from a place on, piece by piece, in the file's order."""
+
+
+def predict(run: Given, path: str | Path) -> Iterator[dict[str, Any]]:
     """The answers for the rows of a file, in the file's order, read and answered piece by piece.
 
-    path: a table; of pictures also a folder, whose pictures come in the order of their names, or one picture.
-    An answer then begins with `image`, the picture's path.
+    run: a run or an export of one; path: a table; of pictures also a folder, whose pictures come in the order of
+    their names, or one picture. An answer then begins with `image`, the picture's path. Where captions were made of
+    classes, pictures are answered with these, and need no texts.
 
     Raises:
-        HfadaptError: the run is not finished, or the file lacks a column.
+        HfadaptError: the run is not finished, the file lacks a column, or one of its rows can't be read.
     """
+    for piece in ask(run, path).pieces(0):
+        yield from piece
+
+
+def ask(run: Given, path: str | Path) -> Asked:
+    """Look through a file and make ready to answer its rows; raises as `predict` does."""
     from hfadapt.data.inputs import read_inputs
-    from hfadapt.data.labels import Labels
     from hfadapt.noise import quiet
 
-    run = run if isinstance(run, Run) else open_run(run)
-    recipe = _recipe(run, ())
+    used = opened(run)
+    recipe, names = _recipe(used), classes(used)
+    task: Any = recipe.task
     with quiet():
-        rows, files = read_inputs(str(path), recipe.task.roles, recipe.data)
-        model, processor = _model(run, recipe)
-        config = model.config
-        kinds: Mapping[str, Any] = {"regression": "number", "multi_label_classification": "labels"}
-        kind: Any = "pairs" if recipe.task.contrasts else kinds.get(config.problem_type, "label")
-        labels = Labels(kind, () if kind == "pairs" else tuple(config.id2label[i] for i in sorted(config.id2label)))
-        for start in range(0, len(rows), _AT_ONCE):
-            piece = rows.select(range(start, min(start + _AT_ONCE, len(rows))))
-            answers = recipe.task.answers(_found(recipe.task, model, processor, piece), labels)
-            for answer, file, line in zip(answers, piece["_file"], piece["_line"], strict=True):
-                # Where the row is a file by itself, only its name tells which answer belongs to it.
-                yield answer if line else {"image": files[file], **answer}
+        inputs = read_inputs(str(path), task.shown if names else task.roles, recipe.data)
+
+    def pieces(start: int) -> Iterator[list[dict[str, Any]]]:
+        with quiet():
+            model, processor = _model(used, recipe)
+            answers = _of_classes(task, model, processor, names) if names else _of_rows(recipe, model, processor)
+        for piece in inputs.pieces(_PICTURES_AT_ONCE if task.lazy else _AT_ONCE, start):
+            files, lines = piece.pop("_file"), piece.pop("_line")
+            with quiet():
+                found = answers(piece)
+            # Where the row is a file by itself, only its name tells which answer belongs to it.
+            yield [
+                answer if line else {"image": inputs.files[file], **answer}
+                for answer, file, line in zip(found, files, lines, strict=True)
+            ]
+
+    return Asked(inputs.rows, {"model": _mark(used), **inputs.stamp()}, pieces)
 
 
-def _found(task: Task, model: Any, processor: Any, piece: Any, batch: int = 32) -> dict[str, Any]:
-    """What the task reads of each row: computed in order of length, returned in the rows' order."""
+def _mark(used: Run | Exported) -> str:
+    """What tells a run or an export from any other: a digest of its recipe and of what it measured."""
+    import xxhash
+
+    told = used.path / ("export.json" if isinstance(used, Exported) else "scores.json")
+    return xxhash.xxh3_128_hexdigest(told.read_bytes() + _recipe_file(used).read_bytes())
+
+
+Answer = Callable[[Mapping[str, list[Any]]], list[dict[str, Any]]]
+"""From rows, as a list for each role, to answers."""
+
+
+def _of_rows(recipe: Recipe, model: Any, processor: Any) -> Answer:
+    """Answers with what the task answers."""
     import numpy as np
     import torch
 
+    from hfadapt.data.labels import Labels
     from hfadapt.training.rows import as_rows
 
-    lengths = task.lengths(piece[:], processor) if not task.lazy else None
-    order = np.argsort(-np.asarray(lengths), kind="stable") if lengths else np.arange(len(piece))
-    collate, parts = task.collator(processor), []
-    with torch.inference_mode():
-        for start in range(0, len(order), batch):
-            encoded = task.encode(piece[order[start : start + batch].tolist()], processor)
+    task, config = recipe.task, model.config
+    kind = kind_of(config, recipe)
+    labels = Labels(kind, () if kind == "pairs" else tuple(config.id2label[i] for i in sorted(config.id2label)))
+    collate = task.collator(processor)
+
+    def answers(piece: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+        # Computed in order of length, so that little is padded; answered in the rows' order.
+        lengths = task.lengths(piece, processor) if not task.lazy else None
+        size = len(next(iter(piece.values())))
+        order = np.argsort(-np.asarray(lengths), kind="stable") if lengths else np.arange(size)
+        parts = []
+        for start in range(0, size, _BATCH):
+            places = order[start : start + _BATCH].tolist()
+            encoded = task.encode({role: [column[i] for i in places] for role, column in piece.items()}, processor)
             inputs = collate(as_rows(encoded))
-            outputs = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
+            with torch.inference_mode():
+                outputs = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
             parts.append([outputs[name].float().cpu().numpy() for name in task.reads])
-    back = np.argsort(order)
-    return {name: np.concatenate(of)[back] for name, of in zip(task.reads, zip(*parts, strict=True), strict=True)}
+        back = np.argsort(order)
+        of_name = zip(task.reads, zip(*parts, strict=True), strict=True)
+        return task.answers({name: np.concatenate(of)[back] for name, of in of_name}, labels)
+
+    return answers
+
+
+def _of_classes(task: Any, model: Any, processor: Any, names: Sequence[str]) -> Answer:
+    """Answers pictures with the classes whose names they were trained with."""
+    import torch
+
+    from hfadapt.tasks._pictures import pixels
+    from hfadapt.tasks.image_text_contrastive import told
+    from hfadapt.zero_shot import ZeroShot
+
+    asked = ZeroShot(model, processor.tokenizer, names, task.templates)
+
+    def answers(piece: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+        cells, found = piece["image"], []
+        for start in range(0, len(cells), _BATCH):
+            batch = torch.stack([torch.from_numpy(one) for one in pixels(cells[start : start + _BATCH], processor)])
+            found.append(asked.logits(batch).softmax(-1).double().cpu())
+        return told(torch.cat(found).numpy(), names)
+
+    return answers

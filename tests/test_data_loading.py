@@ -290,18 +290,40 @@ def test_the_light_modules_import_nothing_heavy():
 
 def test_inputs_to_predict_from():
     put("p.csv", ["id,review", "1,first", '2,"se\ncond"', "3,"])
-    rows, files = read_inputs("p.csv", TASK.roles, Data(path="unused", text="review"))
-    assert files == ("p.csv",) and list(rows["text"]) == ["first", "se\ncond", ""]
-    assert rows.column_names == ["text", "_file", "_line"] and list(rows["_line"]) == [2, 3, 5]
+    found = read_inputs("p.csv", TASK.roles, Data(path="unused", text="review"))
+    assert found.files == ("p.csv",) and found.rows == 3
+    (rows,) = found.pieces(10)
+    assert rows == {"text": ["first", "se\ncond", ""], "_file": [0, 0, 0], "_line": [2, 3, 5]}
 
 
 def test_inputs_are_told_from_targets():
     put("p.csv", ["label,words", ",first", "whatever,second"])
     put("q.csv", ["words", "third"])
-    rows, files = read_inputs(["p.csv", "q.csv"], TASK.roles, Data(path="unused"))
-    assert list(rows["text"]) == ["first", "second", "third"] and list(rows["_file"]) == [0, 0, 1]
-    assert files == ("p.csv", "q.csv")
-    assert list(read_inputs("[pq].csv", TASK.roles, Data(path="unused"))[0]["text"]) == ["first", "second", "third"]
+    found = read_inputs(["p.csv", "q.csv"], TASK.roles, Data(path="unused"))
+    assert [(piece["text"], piece["_file"]) for piece in found.pieces(10)] == [
+        (["first", "second"], [0, 0]),
+        (["third"], [1]),
+    ]
+    assert found.files == ("p.csv", "q.csv") and found.rows == 3
+    matched = read_inputs("[pq].csv", TASK.roles, Data(path="unused"))
+    assert [text for piece in matched.pieces(10) for text in piece["text"]] == ["first", "second", "third"]
+
+
+def test_inputs_come_in_pieces_from_any_place():
+    """Over the borders of files and of what a table reads at a time."""
+    put("p.csv", ["words", *(f"p{i}" for i in range(10_007))])
+    put("q.csv", ["words", *(f"q{i}" for i in range(5))])
+    found = read_inputs(["p.csv", "q.csv"], TASK.roles, Data(path="unused"))
+    every = [f"p{i}" for i in range(10_007)] + [f"q{i}" for i in range(5)]
+    for most, start in ((1000, 0), (1000, 999), (3, 10_006), (20_000, 0), (7, 10_011), (7, 10_012)):
+        pieces = list(found.pieces(most, start))
+        assert [text for piece in pieces for text in piece["text"]] == every[start:], (most, start)
+        assert all(0 < len(piece["text"]) <= most for piece in pieces)
+    before = found.stamp()
+    assert read_inputs(["p.csv", "q.csv"], TASK.roles, Data(path="unused")).stamp() == before
+    put("q.csv", ["words", *(f"q{i}" for i in range(4)), "Q4"])
+    changed = read_inputs(["p.csv", "q.csv"], TASK.roles, Data(path="unused")).stamp()
+    assert changed["bytes"] == before["bytes"] and changed != before
 
 
 def test_inputs_that_can_not_be_read():

@@ -569,8 +569,12 @@ def test_metadata_with_captions_of_a_parquet_with_lists(here):
     assert sizes(its) == [32, 4, 4] and its.splits["test"][0]["image"]["bytes"] in [cell["bytes"] for cell in cells]
 
 
-def inputs(path: str | list[str], task=Classes, **options) -> tuple[datasets.Dataset, tuple[str, ...]]:
-    return read_inputs(path, task.roles, Data(path="unused", **options))
+def inputs(path: str | list[str], task=Classes, **options) -> tuple[dict[str, list], tuple[str, ...]]:
+    """All rows, and the files."""
+    found = read_inputs(path, task.roles, Data(path="unused", **options))
+    pieces = list(found.pieces(100))
+    assert sum(len(piece["_line"]) for piece in pieces) == found.rows
+    return {name: [one for piece in pieces for one in piece[name]] for name in pieces[0]}, found.files
 
 
 def test_pictures_to_predict_from(here):
@@ -578,22 +582,20 @@ def test_pictures_to_predict_from(here):
         put(name, number)
     put("d/notes.txt", b"x")
     rows, files = inputs("d", image="my column")
-    assert files == ("d/a.JPG", "d/b.png", "d/deep/c.png") and list(rows["_file"]) == [0, 1, 2]
-    assert [row["path"] for row in rows["image"]] == list(files) and list(rows["_line"]) == [0, 0, 0]
-    assert rows.column_names == ["image", "_file", "_line"]
-    assert rows.features["image"] == datasets.Image(decode=False)
+    assert files == ("d/a.JPG", "d/b.png", "d/deep/c.png") and rows["_file"] == [0, 1, 2]
+    assert rows["image"] == [{"bytes": None, "path": path} for path in files] and rows["_line"] == [0, 0, 0]
     rows, files = inputs("d/b.png")
-    assert files == ("d/b.png",) and rows[0]["image"] == {"bytes": None, "path": "d/b.png"}
+    assert files == ("d/b.png",) and rows["image"] == [{"bytes": None, "path": "d/b.png"}]
     assert inputs(["d/b.png", "d/a.JPG"])[1] == ("d/b.png", "d/a.JPG") and inputs("d/*.png")[1] == ("d/b.png",)
     lines("t.csv", "label,file,caption", "x,d/b.png,words", "?,d/a.JPG,more")
     for task in (Classes, Captions):
         rows, files = inputs("t.csv", task)
-        assert files == ("t.csv",) and list(rows["_line"]) == [2, 3]
-        assert [row["path"] for row in rows["image"]] == ["d/b.png", "d/a.JPG"]
-        assert rows.column_names == ["image", *(["text"] if task is Captions else []), "_file", "_line"]
-    assert list(rows["text"]) == ["words", "more"]
+        assert files == ("t.csv",) and rows["_line"] == [2, 3]
+        assert [cell["path"] for cell in rows["image"]] == ["d/b.png", "d/a.JPG"]
+        assert list(rows) == ["image", *(["text"] if task is Captions else []), "_file", "_line"]
+    assert rows["text"] == ["words", "more"]
     pq.write_table(pa.table({"image": [content(1), content(2)]}), "t.parquet")
-    assert inputs("t.parquet")[0][1]["image"] == {"bytes": content(2), "path": None}
+    assert inputs("t.parquet")[0]["image"][1] == {"bytes": content(2), "path": None}
 
 
 def test_a_task_that_reads_texts_too_needs_a_table_of_both():
@@ -609,7 +611,7 @@ def test_a_task_that_reads_texts_too_needs_a_table_of_both():
     with pytest.raises(DataError) as caught:
         inputs("t.jsonl", Captions, text="legend")
     assert str(caught.value).startswith("t.jsonl:2: The text is missing.")
-    assert list(inputs("t.jsonl", Captions, text="caption")[0]["text"]) == ["b", "b"]
+    assert inputs("t.jsonl", Captions, text="caption")[0]["text"] == ["b", "b"]
     lines("t.csv", "file,label", "d/b.png,1")
     with pytest.raises(DataError, match="No column is clearly the text"):
         inputs("t.csv", Captions)

@@ -304,7 +304,9 @@ def test_messy_pictures_are_predicted_from_but_for_those_that_break(index, tmp_p
     # A vector drawing is not named like a picture, so the folder has six that break.
     assert len(lines) == 7 and lines[0].startswith("messy/images/bad_crc.png: The picture is damaged")
     for path in ("UPPER.JPG", "ünïcode 图 name.png", "png_named.jpg"):
-        assert read_inputs(f"messy/images/{path}", PICTURES.roles, Data(path="unused"))[1] == (f"messy/images/{path}",)
+        assert read_inputs(f"messy/images/{path}", PICTURES.roles, Data(path="unused")).files == (
+            f"messy/images/{path}",
+        )
 
 
 def test_messy_class_folders(tmp_path):

@@ -34,7 +34,7 @@ class PictureFiles(Table):
 
     def __init__(self, paths: Sequence[str], shown: str):
         super().__init__(shown)
-        self._paths = paths
+        self.paths = tuple(paths)
 
     @property
     def columns(self) -> dict[str, bool]:
@@ -46,11 +46,11 @@ class PictureFiles(Table):
 
     @cached_property
     def files(self) -> Sequence[str]:  # type: ignore[override]
-        return [_shown(path) for path in self._paths]
+        return [_shown(path) for path in self.paths]
 
     def batches(self, columns: Sequence[str], bad: list[BadRow]) -> Iterator[Batch]:
-        for start in range(0, len(self._paths), BATCH):
-            part = list(self._paths[start : start + BATCH])
+        for start in range(0, len(self.paths), BATCH):
+            part = list(self.paths[start : start + BATCH])
             yield Batch(range(start + 1, start + 1 + len(part)), [part for _ in columns])
 
 

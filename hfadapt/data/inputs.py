@@ -1,27 +1,73 @@
-"""Texts or pictures to predict from."""
+"""Texts or pictures to predict from, read piece by piece."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from hfadapt.data import bad_rows, building, columns, folders, keys, local, looking, rows
+import xxhash
+
+from hfadapt.data import bad_rows, columns, folders, local, looking, rows
 from hfadapt.data.columns import Column
 from hfadapt.data.table import BadRow, Table
 from hfadapt.errors import DataError, Problem
 
 if TYPE_CHECKING:
-    import datasets
-
     from hfadapt.recipe import Data
     from hfadapt.tasks.base import Role
 
 
-def read_inputs(
-    path: str | Sequence[str], roles: Mapping[str, Role], data: Data
-) -> tuple[datasets.Dataset, tuple[str, ...]]:
-    """The texts or pictures to predict from, or both, with `_file` and `_line`, and what `_file` counts.
+@dataclass(frozen=True)
+class Inputs:
+    """Rows that were found sound. They stay where they are, and are read again as they are asked for."""
+
+    rows: int
+    files: tuple[str, ...]
+    """What `_file` counts."""
+    _tables: tuple[Table, ...] = field(repr=False)
+    _columns: Mapping[str, Column] = field(repr=False)
+    _paths: tuple[str, ...] = field(repr=False)
+    _pictures: tuple[str, ...] = ()
+    """The roles that are pictures."""
+
+    def pieces(self, most: int, start: int = 0) -> Iterator[dict[str, list[Any]]]:
+        """The rows from the place `start` on, at most so many together: a list for each role, `_file` and `_line`.
+
+        A picture is a cell (see `data.images`).
+
+        Raises:
+            DataError: a file has changed, and can't be read any more.
+        """
+        seen = 0
+        for reading in _stream(self._tables, self._columns, [], self._pictures):
+            if reading.bad or reading.fatal:
+                raise bad_rows.stop(reading.bad, reading.fatal, "The file was sound when it was first read.")
+            read, end = reading.rows, seen + len(reading.rows)
+            for begin in range(max(start - seen, 0), len(read), most):
+                part = slice(begin, begin + most)
+                named = {role: column[part].to_pylist() for role, column in read.inputs.items()}
+                yield {**named, "_file": read.file[part].tolist(), "_line": read.line[part].tolist()}
+            seen = end
+
+    def stamp(self) -> dict[str, Any]:
+        """What changes when the rows do: of tables their bytes, of a folder the names, sizes and ages of pictures."""
+        digest, size = xxhash.xxh3_128(), 0
+        for path in self._paths:
+            about = os.stat(path)
+            size += about.st_size
+            if local.is_table(path):
+                with open(path, "rb") as file:
+                    while block := file.read(1 << 20):
+                        digest.update(block)
+            else:
+                digest.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\0".encode(errors="surrogateescape"))
+        return {"rows": self.rows, "bytes": size, "digest": digest.hexdigest()}
+
+
+def read_inputs(path: str | Sequence[str], roles: Mapping[str, Role], data: Data) -> Inputs:
+    """The texts or pictures to predict from, or both, all of them looked at once.
 
     Pictures are files, all in a folder, or what a table names or holds; texts are those of a table. Columns
     are told as in training; a target may be there and is left alone.
@@ -29,34 +75,51 @@ def read_inputs(
     Raises:
         DataError: a file or a column isn't there, or a row can't be read; none is left out.
     """
-    pictures = [role for role, its in roles.items() if its.holds == "image"]
+    pictures = tuple(role for role, its in roles.items() if its.holds == "image")
     inputs = {role: its for role, its in roles.items() if its.holds != "target"}
     found = _pictures(path) if pictures else None
     if found:
         _refuse_without_texts(found, inputs, data)
         tables: tuple[Table, ...] = (found,)
+        paths = found.paths
         # What the recipe calls the column of its own files says nothing of these.
         chosen = dict.fromkeys(pictures, Column("image", "inferred"))
     else:
         tables = local.files(path, data, "")
+        named = local.named_files([path] if isinstance(path, str) else path, "")
+        paths = tuple(str(local.path_of(one)) for one in named)
         never = columns.likely_targets(data.columns, roles, tables[0])
         chosen = columns.choose(data.columns, inputs, tables, never=never)
     files: list[str] = []
-    texts = [role for role in chosen if role not in pictures]
-    read = rows.read(tables, chosen, texts, files, pictures=pictures)
-    looks = {role: looking.look({"": read.rows.inputs[role]})[""] for role in pictures}
-    bad = [*read.bad]
-    for role, its in looks.items():
-        bad += (
-            BadRow(files[read.rows.file[row]], int(read.rows.line[row]), says)
-            for row, says in looking.refused(read.rows, role, its)
-        )
-    if bad or read.fatal:
+    number, bad, fatal = 0, list[BadRow](), list[Problem]()
+    for reading in _stream(tables, chosen, files, pictures):
+        bad += [*reading.bad, *_unusable(reading.rows, pictures, files, number)]
+        fatal += reading.fatal
+        number += len(reading.rows)
+    if bad or fatal:
         hint = f"Mend them, or take them out of the {'folder' if found else 'file'}."
-        raise bad_rows.stop(bad_rows.ordered(bad, files), read.fatal, hint)
-    if not len(read.rows):
+        raise bad_rows.stop(bad_rows.ordered(bad, files), fatal, hint)
+    if not number:
         raise DataError(Problem(where=", ".join(files), says="There are no rows to predict from."))
-    return building.inputs(read.rows, keys.keys(read.rows.inputs, looks)), tuple(files)
+    return Inputs(number, tuple(files), tables, chosen, paths, pictures)
+
+
+def _stream(
+    tables: Sequence[Table], chosen: Mapping[str, Column], files: list[str], pictures: Sequence[str]
+) -> Iterator[rows.Reading]:
+    texts = [role for role in chosen if role not in pictures]
+    return rows.stream(tables, chosen, texts, files, pictures=[role for role in pictures if role in chosen])
+
+
+def _unusable(read: rows.Rows, pictures: Sequence[str], files: Sequence[str], before: int) -> Iterator[BadRow]:
+    """The rows whose picture can't be used; before: how many rows came before these."""
+    for role in pictures:
+        cells = (cell for chunk in read.inputs[role].chunks for cell in chunk.to_pylist())
+        for row, says in enumerate(looking.faults(cells, before)):
+            if says is not None:
+                where = files[read.file[row]], int(read.line[row])
+                path = read.inputs[role][row]["path"].as_py()
+                yield BadRow(*where, f"{path}: {says}" if path and where[1] else says)
 
 
 def _refuse_without_texts(found: Table, inputs: Mapping[str, Role], data: Data) -> None:
@@ -68,7 +131,7 @@ def _refuse_without_texts(found: Table, inputs: Mapping[str, Role], data: Data) 
         raise DataError(Problem(where=found.shown, says=says, hint=f"Give a table with the columns {named}."))
 
 
-def _pictures(path: str | Sequence[str]) -> Table | None:
+def _pictures(path: str | Sequence[str]) -> folders.PictureFiles | None:
     """The pictures that paths name; None where they name tables.
 
     Raises:

@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ def refused(rows: Rows, role: str, looks: Looks) -> Iterator[tuple[int, str]]:
     for row, says in looks.refused.items():
         path = rows.inputs[role][row]["path"].as_py()
         yield row, f"{path}: {says}" if path and rows.line[row] else says
+
+
+def faults(cells: Iterable[images.Cell], looked_at: int = 0) -> Iterator[str | None]:
+    """Why each picture can't be used, or None; as many as `look` decodes are decoded, of the others the header is read.
+
+    looked_at: how many came before these.
+    """
+    cells = iter(cells)
+    for looked in images.look_all(islice(cells, max(DECODED - looked_at, 0))):
+        yield looked.problem
+    for looked in _glance(cells):
+        yield looked.problem
 
 
 class _Seen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +164,32 @@ def read(
         except DataError as error:
             fatal += error.problems
     return Reading(reader.rows(), reader.bad, fatal)
+
+
+def stream(
+    tables: Sequence[Table],
+    columns: Mapping[str, Column],
+    texts: Sequence[str],
+    files: list[str],
+    *,
+    pictures: Sequence[str] = (),
+) -> Iterator[Reading]:
+    """What `read` reads, a batch at a time, so that memory does not grow with the rows."""
+    for table in tables:
+        bad: list[BadRow] = []
+        fatal: list[Problem] = []
+        reader = _Reader(list(columns), texts, pictures, False)
+        try:
+            file = _registered(table, files)
+            for batch in table.batches([column.name for column in columns.values()], bad):
+                reader.add(batch, table, file)
+                yield Reading(reader.rows(), [*bad, *reader.bad], [])
+                bad.clear()
+                reader = _Reader(list(columns), texts, pictures, False)
+        except DataError as error:
+            fatal += error.problems
+        if bad or fatal:
+            yield Reading(reader.rows(), bad, fatal)
 
 
 def _registered(table: Table, files: list[str]) -> int:

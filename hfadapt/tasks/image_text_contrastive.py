@@ -196,6 +196,11 @@ class ImageTextContrastive(_pictures.PictureTask):
         pixels = _pictures.pixels(rows["image"], processor, cropped=bool(self.augment.crop))
         return {"pixel_values": pixels, **tokens(rows["text"], processor.tokenizer)}
 
+    @property
+    def shown(self) -> dict[str, Role]:
+        """The columns that it reads to answer with a class: the picture alone."""
+        return {role: its for role, its in self.roles.items() if its.holds == "image"}
+
     def collator(self, processor: Any) -> Callable[[list[Encoded]], dict[str, Any]]:
         """Stacks the pictures and pads the texts of a batch."""
         return _Collate(processor.tokenizer)
@@ -254,6 +259,19 @@ class ImageTextContrastive(_pictures.PictureTask):
         """`similarity`: the cosine between each row's picture and its text."""
         cosines = (found["image_embeds"] * found["text_embeds"]).sum(-1)
         return [{"similarity": float(value)} for value in cosines]
+
+
+def told(chances: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """What a person wants to read of pictures that were asked for their class; chances: (rows, classes)."""
+    best = chances.argmax(-1)
+    return [
+        {
+            "label": names[i],
+            "probability": float(row[i]),
+            "probabilities": dict(zip(names, row.tolist(), strict=True)),
+        }
+        for i, row in zip(best, chances, strict=True)
+    ]
 
 
 def tokens(texts: Sequence[str], tokenizer: Any) -> dict[str, list[list[int]]]:

@@ -5,69 +5,85 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
-from typing import Any
-
-from hfadapt.errors import HfadaptError
+from typing import TextIO
 
 SAYS = "answer the rows of a file, or the pictures of a folder"
-EXAMPLE = "hfadapt predict runs/my reviews.csv > answers.jsonl"
+EXAMPLE = "hfadapt predict runs/my reviews.csv --out answers.jsonl"
+_SECONDS = {True: 0.2, False: 60.0}
+"""Between two words on the progress: on a terminal, where the line moves, and in a log."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its arguments besides --json."""
-    parser.add_argument("run", help="a run folder")
+    parser.add_argument("run", help="a run folder, or an export of one (RUN/onnx)")
     parser.add_argument(
         "file",
         help="csv, tsv, json, jsonl or parquet with the columns of the recipe; or, for pictures, a folder or a picture",
     )
-    parser.add_argument("--out", metavar="FILE", help="a .csv or .jsonl file; default JSON lines to stdout")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="a .csv or .jsonl file, which appears when it is whole; the same command goes on after a kill. "
+        "Default: JSON lines to stdout",
+    )
 
 
 def do(arguments: argparse.Namespace) -> None:
     """Carry it out."""
-    import csv
-
     from hfadapt import launching
 
     launching.set_up()
-    from hfadapt.using import predict
+    from hfadapt.drafting import Draft, check
+    from hfadapt.using import ask
 
     out = Path(arguments.out) if arguments.out else None
-    if out and out.suffix not in {".csv", ".jsonl"}:
-        raise HfadaptError(f"--out must end in .csv or .jsonl, not in '{out.suffix}'.")
-    answers = predict(arguments.run, arguments.file)
-    first = next(answers, None)
-    stream = out.open("w", encoding="utf-8", newline="") if out else sys.stdout
-    writer = csv.DictWriter(stream, list(_flat(first))) if first and out and out.suffix == ".csv" else None
-    if writer:
-        writer.writeheader()
-    number = 0
-    for answer in [] if first is None else _chain(first, answers):
-        number += 1
-        if writer:
-            writer.writerow(_flat(answer))
-        else:
-            stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
     if out:
-        stream.close()
-        print(
-            json.dumps({"rows": number, "file": str(out)}) if arguments.json else f"{number:,} rows answered in {out}"
-        )
+        check(out)
+    asked = ask(arguments.run, arguments.file)
+    if out is None:
+        for piece in asked.pieces(0):
+            sys.stdout.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in piece)
+        return
+    draft = Draft(out, asked.stamp)
+    progress = Progress(sys.stderr, draft.rows, asked.rows)
+    for piece in asked.pieces(draft.rows) if draft.rows < asked.rows else ():
+        draft.add(piece)
+        progress(draft.rows)
+    progress.end()
+    draft.finish()
+    told = {"rows": draft.rows, "file": str(out)}
+    print(json.dumps(told) if arguments.json else f"{draft.rows:,} rows answered in {out}")
 
 
-def _chain(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield first
-    yield from rest
+class Progress:
+    """How many rows are answered, and the time left: a line that moves on a terminal, one now and then in a log."""
 
+    def __init__(self, stream: TextIO, done: int, rows: int):
+        self.stream, self.first, self.rows = stream, done, rows
+        self.moves = stream.isatty()
+        self.began = self.told = time.monotonic()
+        if done:
+            self._write(f"going on after {done:,} of {rows:,} rows", lasts=True)
 
-def _flat(answer: dict[str, Any]) -> dict[str, Any]:
-    """An answer as one row of a table: labels joined by `|`, a column for each probability."""
-    row: dict[str, Any] = {}
-    for key, value in answer.items():
-        if isinstance(value, dict):
-            row |= value
-        else:
-            row[key] = "|".join(value) if isinstance(value, list) else value
-    return row
+    def __call__(self, done: int) -> None:
+        """So many rows are answered."""
+        from hfadapt.console import clock
+
+        now = time.monotonic()
+        if now - self.told >= _SECONDS[self.moves] and done > self.first:
+            self.told = now
+            pace = (done - self.first) / (now - self.began)
+            left = clock((self.rows - done) / pace)
+            self._write(f"  {done / self.rows:4.0%}  row {done:,}/{self.rows:,}  {pace:,.0f} rows/s  {left} left")
+
+    def end(self) -> None:
+        """Clear the line that moved."""
+        if self.moves:
+            self._write("")
+
+    def _write(self, text: str, *, lasts: bool = False) -> None:
+        before, after = ("\r\033[K", "\n" if lasts else "") if self.moves else ("", "\n")
+        self.stream.write(f"{before}{text}{after}")
+        self.stream.flush()

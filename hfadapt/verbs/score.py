@@ -7,13 +7,13 @@ import json
 
 from hfadapt.verbs import CHANGES
 
-SAYS = "score a finished run, on its own rows or others"
+SAYS = "score a finished run or an export of it, on its own rows or others"
 EXAMPLE = "hfadapt score runs/my data.test=other.csv"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its arguments besides --json."""
-    parser.add_argument("run", help="a run folder")
+    parser.add_argument("run", help="a run folder, or an export of one (RUN/onnx)")
     parser.add_argument("changes", nargs="*", default=[], metavar="key=value", help=CHANGES)
 
 
