@@ -287,6 +287,20 @@ def test_a_run_that_is_not_done_or_has_no_model(hub, run):
     assert not hub.requests
 
 
+def test_a_run_that_loads_otherwise_than_it_trained(hub, run, monkeypatch):
+    from hfadapt.contract import Checked
+    from hfadapt.errors import Problem
+
+    found = [Problem("The labels are in another order.")]
+    monkeypatch.setattr("hfadapt.contract.check", lambda run: Checked(run, 8, tuple(found), {}))
+    (run / "log.jsonl").write_text('{"event": "end"}\n{"event": "checked", "sound": false}\n')
+    with pytest.raises(HfadaptError, match="The labels are in another order"):
+        hfadapt.publish(run, "me/thing")
+    assert not hub.requests
+    found.clear()
+    assert hfadapt.publish(run, "me/thing").changed, "it was mended since"
+
+
 def test_offline(hub, run, monkeypatch):
     from huggingface_hub import constants
 

@@ -75,11 +75,12 @@ def publish(
 
     Raises:
         HubError: the Hub, or the way to it, refused; the run is as it was.
-        HfadaptError: the run is not finished, or a file holds a secret.
+        HfadaptError: the run is not finished, what loads is not what it trained, or a file holds a secret.
     """
     run = run if isinstance(run, Run) else open_run(run)
     if not run.done:
         raise RunError(f"The run {run.path} is not finished. Go on with it: hfadapt run --resume {run.path}.")
+    _refuse_unsound(run)
     goal = _goal(repo=to, private=private, branch=branch, tag=tag, pull_request=pull_request)
     if dry_run:
         uploads, left = gather(run, to)
@@ -87,6 +88,17 @@ def publish(
         return _outcome(uploads, left, goal, repo=to, url="", commit="", private=private, changed=False)
     with _hushed():
         return _send(run, goal)
+
+
+def _refuse_unsound(run: Run) -> None:
+    """Stop where the check at the end of the run found something that is still so."""
+    from hfadapt.contract import check
+
+    log = run.path / "log.jsonl"
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    last = next((event for event in reversed(events) if event.get("event") == "checked"), {"sound": True})
+    if not last["sound"] and (problems := check(run).problems):
+        raise HfadaptError(*problems)
 
 
 def _goal(**values: Any) -> Push:
