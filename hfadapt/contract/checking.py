@@ -86,7 +86,7 @@ class _Asked:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        self.run, self.unchecked, self.absent = run, "", list[Problem]()
+        self.run, self.recipe, self.unchecked, self.absent = run, run.recipe, "", list[Problem]()
         try:
             self.contract = json.loads((run.path / "contract.json").read_text(encoding="utf-8"))
             self.kept = load_file(run.path / "contract.safetensors")
@@ -102,18 +102,18 @@ class _Asked:
 
     def _request(self) -> dict[str, Any] | None:
         """None where there is no model to look at."""
-        run, recipe = self.run, self.run.recipe
+        run, model = self.run, self.recipe.model
         if not (run.model / "config.json").exists():
             self.absent.append(Problem("There is no model: config.json is missing.", where="model/"))
             return None
         asked: dict[str, Any] = {"folder": str(run.path.absolute())}
-        asked["options"] = {"trust_remote_code": recipe.model.trust_remote_code}
+        asked["options"] = {"trust_remote_code": model.trust_remote_code}
         if not self.contract["adapter"]:
             return asked
         if not (run.path / "adapter" / "adapter_config.json").exists():
             self.absent.append(Problem("There is no adapter: adapter_config.json is missing.", where="adapter/"))
             return asked
-        return asked | self._base(recipe.model)
+        return asked | self._base(model)
 
     def _base(self, model: Any) -> dict[str, Any]:
         from hfadapt.backbones._source import locate
@@ -127,7 +127,7 @@ class _Asked:
             return {}
         path = Path(source.path)
         where = str(path.absolute()) if path.is_dir() else source.path
-        return {"base": {"name": source.name, "path": where, "options": dict(source.options)}}
+        return {"base": {"path": where, "options": dict(source.options)}}
 
     def checked(self, told: Path, failed: str) -> Checked:
         """What the fresh process told, against the contract; failed: how it ended where it told nothing."""
@@ -137,7 +137,7 @@ class _Asked:
 
         if told.exists():
             found, its = json.loads(told.read_text(encoding="utf-8")), load_file(told.with_suffix(".safetensors"))
-            compared = Comparison(self.run.path, self.contract, self.kept, found, its)
+            compared = Comparison(self.run.path, self.recipe.model.name, self.contract, self.kept, found, its)
             problems, differences = [*compared.problems(), *self.absent], compared.differences()
         else:
             problems, differences = self.absent or [Problem(failed, where="model/")], {}

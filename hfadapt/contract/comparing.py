@@ -27,27 +27,38 @@ class Comparison:
     """What a run's contract keeps, and what a fresh process found of the run."""
 
     def __init__(
-        self, folder: Path, contract: Mapping[str, Any], kept: Tensors, found: Mapping[str, Any], its: Tensors
+        self,
+        folder: Path,
+        base: str,
+        contract: Mapping[str, Any],
+        kept: Tensors,
+        found: Mapping[str, Any],
+        its: Tensors,
     ):
-        """kept, its: the tensors of the contract and of what was found."""
-        self.folder, self.contract, self.kept, self.found, self.its = folder, contract, kept, found, its
+        """base: what the recipe adapted; kept, its: the tensors of the contract and of what was found."""
+        self.folder, self.base, self.contract = folder, base, contract
+        self.kept, self.found, self.its = kept, found, its
 
     def problems(self) -> Iterator[Problem]:
         """All findings, causes before what follows from them."""
+        auto, task = self.contract["auto_class"], self.contract["pipeline"]
         parts = {
-            "processor": ("The processor does not load", self._processor),
-            "model": (f"It does not load through {self.contract['auto_class']}", self._model),
-            "pipeline": (f"pipeline('{self.contract['pipeline']}') fails", self._pipeline),
-            "adapter": ("The adapter does not load upon its base", self._adapter),
+            "processor": ("model/", "The processor does not load", self._processor),
+            "model": ("model/", f"It does not load through {auto}", self._model),
+            "pipeline": ("model/", f"pipeline('{task}') fails", self._pipeline),
+            "adapter": ("adapter/", "It cannot be read", self._adapter),
+            "joined": ("adapter/", "It does not load upon its base", self._joined),
         }
-        for part, (fails, differs) in parts.items():
-            where = "adapter/" if part == "adapter" else "model/"
-            if part not in self.found:
+        told = set()
+        for part, (where, fails, differs) in parts.items():
+            its = self.found.get(part)
+            if its is None:
                 continue
-            if says := self.found[part].get("error"):
-                yield Problem(f"{fails}: {says.rstrip('.')}.", where=where)
-            else:
+            if (error := its.get("error")) is None:
                 yield from differs()
+            elif error not in told:  # What keeps the model from loading keeps the pipeline too.
+                told.add(error)
+                yield Problem(f"{fails}: {error}.", where=where)
 
     def differences(self) -> dict[str, float]:
         """The greatest difference of an output: of `model` and `adapter`, each from what it was saved of, and what
@@ -139,7 +150,7 @@ class Comparison:
         told = {*missing, *lost}
         other = [n for n, code in was["digests"].items() if n not in told and its["digests"].get(n) != code]
         if other and its["dtype"] == was["dtype"]:
-            yield Problem(f"The values of {_first(other)} are not those that training left.", where=_WEIGHTS)
+            yield Problem(_changed(other), where=_WEIGHTS)
 
     # The pipeline
 
@@ -162,28 +173,26 @@ class Comparison:
     # The adapter
 
     def _adapter(self) -> Iterator[Problem]:
-        was, weights = self.contract["adapter"], "adapter/adapter_model.safetensors"
-        its, base = self.found["adapter"]["digests"], self.found["adapter"]["base"]
-        named, adapted = self.found["adapter"]["names"]
-        if named and named != adapted:
-            says = f"Its base is '{named}'; the run adapted '{adapted}'."
-            yield Problem(says, where="adapter/adapter_config.json")
-        if other := [name for name, code in was["base"].items() if name in base and base[name] != code]:
-            of = f"{len(other)} of {count(len(was['base']), 'tensor')}"
-            says = f"The base that the recipe names is not the one that was adapted: {of} differ, '{other[0]}' first."
-            yield Problem(says, where="adapter/")
-        if lacks := [name for name in was["digests"] if name not in its]:
+        was, weights = self.contract["adapter"]["digests"], "adapter/adapter_model.safetensors"
+        its, named = self.found["adapter"]["digests"], self.found["adapter"]["base"]
+        if named and named != self.base:
+            yield Problem(f"Its base is '{named}'; the run adapted '{self.base}'.", where="adapter/adapter_config.json")
+        if lacks := [name for name in was if name not in its]:
             yield Problem(f"It lacks {_first(lacks)}.", where=weights)
-        if changed := [name for name, code in was["digests"].items() if its.get(name, code) != code]:
-            yield Problem(f"The values of {_first(changed)} are not those that training left.", where=weights)
-        saved = {name.removeprefix("base_model.model.") for name in was["digests"]}
+        if changed := [name for name, code in was.items() if its.get(name, code) != code]:
+            yield Problem(_changed(changed), where=weights)
+        saved = {name.removeprefix("base_model.model.") for name in was}
         if headless := [name for name in self.contract["new"] if name not in saved]:
             yield Problem(f"It lacks {_first(headless)}, which no base holds.", where=weights)
+
+    def _joined(self) -> Iterator[Problem]:
+        was, its = self.contract["adapter"]["base"], self.found["joined"]["digests"]
+        if other := [name for name, code in was.items() if its.get(name, code) != code]:
+            of = f"{len(other)} of {count(len(was), 'tensor')} differ, '{other[0]}' first"
+            yield Problem(f"The base that the recipe names is not the one that was adapted: {of}.", where="adapter/")
         off = self._off(self.its, "adapter", "trained")
         if off is not None and not off <= self._allowed():
-            says = (
-                f"Upon its base the adapter's outputs differ by up to {off:.2g} from those of the model that trained."
-            )
+            says = f"Upon its base it answers otherwise than the model that trained: outputs differ by up to {off:.2g}."
             yield Problem(says, where="adapter/")
 
 
@@ -216,6 +225,11 @@ def _labels(now: Sequence[str], was: Sequence[str]) -> str:
         return f"id2label is missing: the model answers {shown_names(list(now))}, and training had {wanted}."
     order = ", in this order" if sorted(now) == sorted(was) else ""
     return f"The labels are {shown_names(list(now))}; training had {wanted}{order}."
+
+
+def _changed(names: Sequence[str]) -> str:
+    comma = "," if len(names) > 1 else ""
+    return f"The values of {_first(names)}{comma} are not those that training left."
 
 
 def _first(names: Sequence[str]) -> str:

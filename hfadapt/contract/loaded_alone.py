@@ -1,7 +1,7 @@
 """What plain transformers makes of run folders: a script for a process that never hears of hfadapt.
 
 `python -P loaded_alone.py REQUEST.json`; the request says `out`, a folder, and by number `runs`, each with `folder`,
-`options` of loading and, where an adapter is to be looked at, `base` with `name`, `path` and `options`. Of each run it
+`options` of loading and, where an adapter is to be looked at, `base` with `path` and `options`. Of each run it
 writes what it found, `0.json` and `0.safetensors`, say. `writing` takes checksums and settings by the same functions.
 """
 
@@ -89,13 +89,12 @@ class Run:
         found: dict[str, Any] = {}
         tensors: Tensors = {}
         parts = {"processor": self.read, "model": self.load, "pipeline": self.answer}
-        for part, looks in (parts | ({"adapter": self.join} if self.base else {})).items():
+        for part, looks in (parts | ({"adapter": self.adapt, "joined": self.join} if self.base else {})).items():
             try:
                 found[part], its = looks()
                 tensors |= its
             except Exception as error:  # Whatever keeps a user from loading it is what is to be told.
-                lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-                found[part] = {"error": lines[0]}
+                found[part] = {"error": _sentence(error)}
         return found, tensors
 
     def read(self) -> Found:
@@ -142,25 +141,30 @@ class Run:
             answers = pipe([self._picture(row) for row in rows], **asked)
         return {"answers": [{one["label"]: one["score"] for one in each} for each in answers]}, {}
 
+    def adapt(self) -> Found:
+        """The adapter's tensors, and the name of its base."""
+        from safetensors.torch import load_file
+
+        its = load_file(Path(self.adapter) / "adapter_model.safetensors")
+        config = json.loads((Path(self.adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+        told = {
+            "base": config["base_model_name_or_path"],
+            "digests": {name: digest(each) for name, each in its.items()},
+        }
+        return told, {}
+
     def join(self) -> Found:
-        """The adapter upon the base, through peft."""
+        """The base, and what it answers with the adapter upon it."""
         import peft
         import torch
         import transformers
-        from safetensors.torch import load_file
 
         assert self.base is not None
         config = transformers.AutoConfig.from_pretrained(self.model, **self.options)
         dtype = getattr(torch, self.contract["dtype"])
         base, _ = self._loaded(self.base["path"], config=config, dtype=dtype, **self.base["options"])
-        saved = load_file(Path(self.adapter) / "adapter_model.safetensors")
-        told: dict[str, Any] = {
-            "base": digests(base, PART),
-            "digests": {name: digest(its) for name, its in saved.items()},
-        }
-        joined = peft.PeftModel.from_pretrained(base, self.adapter)
-        told["names"] = [joined.peft_config["default"].base_model_name_or_path, self.base["name"]]
-        return told, self._asked(joined, "adapter")
+        told = {"digests": digests(base, PART)}
+        return told, self._asked(peft.PeftModel.from_pretrained(base, self.adapter), "adapter")
 
     def _loaded(self, path: str, **more: Any) -> tuple[Any, dict[str, list[str]]]:
         """A model where it computed when the contract was written, if there is such a device; what loading found."""
@@ -203,6 +207,13 @@ class Run:
         from transformers.image_utils import load_image
 
         return load_image(Image.open(io.BytesIO(self.kept[row["image"]].numpy().tobytes())))
+
+
+def _sentence(error: Exception) -> str:
+    """The first sentence of an error."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    text = text.partition(". ")[0].rstrip(".:")
+    return text if text and isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def main(request: str) -> None:
