@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,3 +53,22 @@ def test_the_commands_are_those_of_the_program():
 
     section = README[README.index("## Commands") : README.index("## Methods")]
     assert set(re.findall(r"`hfadapt (\w+)", section)) == set(verbs())
+
+
+def test_the_server_answers(backbone, tmp_path):
+    import transformers
+
+    from hfadapt.noise import quiet
+
+    (code,) = re.findall(r"```python\n(from flask.*?)```", README, re.DOTALL)
+    with quiet():
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(
+            backbone("bert"), id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1}
+        )
+        model.save_pretrained(tmp_path)
+        transformers.AutoTokenizer.from_pretrained(backbone("bert")).save_pretrained(tmp_path)
+        names: dict[str, Any] = {}
+        exec(code.replace("runs/my/model", str(tmp_path)).replace("__name__", "'served'"), names)
+        answer = names["app"].test_client().post("/", json={"texts": ["It works.", "It does not."]})
+    assert [set(one) for one in answer.json] == [{"label", "score"}] * 2
+    assert {one["label"] for one in answer.json} <= {"bad", "good"}
