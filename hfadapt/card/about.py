@@ -113,12 +113,11 @@ def _long(plan: Plan) -> str:
     if its := plan.lengths:
         sample = "" if its.looked_at == len(plan.data.splits["train"]) else f" of the first {its.looked_at:,}"
         says = f"Texts of train have {its.median:,} tokens in the median{sample} and {its.longest:,} at most"
-        cut = f"; {its.cut:,} are longer than the {its.limit:,} that the model was given" if its.cut else ""
         if plan.recipe.task.modality == "text":
-            return f"{says}{cut}."
+            return f"{says}."
     height, width = picture_size(plan.processor)
     made = f"Pictures are made {height} × {width} pixels."
-    return f"{says}{cut}. {made}" if plan.lengths else made
+    return f"{says}. {made}" if plan.lengths else made
 
 
 def _labels(plan: Plan) -> list[str]:
@@ -164,10 +163,13 @@ def _unsure(plan: Plan, baselines: Mapping[str, Any], scores: Mapping[str, Any])
         theirs = its.get("test", {}).get(metric)
         if ours is None or theirs is None or ours.low is None:
             continue
-        bound, value = (ours.low, theirs.value) if better else (-ours.high, -theirs.value)
-        if value >= bound:
+        low, high, value = (ours.low, ours.high, theirs.value)
+        if not better:
+            low, high, value = -ours.high, -ours.low, -theirs.value
+        if value >= low:
+            how = "worse than" if value > high else "not surely better than"
             both = f"{cell(ours)} against {cell(theirs)}"
-            yield f"On test its `{metric}` is not surely better than that of the simple method `{name}`: {both}."
+            yield f"On test its `{metric}` is {how} that of the simple method `{name}`: {both}."
 
 
 def fact(says: str, files: Sequence[str] = ()) -> str:

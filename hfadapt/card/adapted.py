@@ -24,7 +24,8 @@ def section(
     there is an adapter beside the model.
     """
     method = plan.recipe.adapt
-    lines = [f"Method: `{method.name}`. {told(method)}", ""]
+    inner = "".join(f" What moves inside it: `{its.name}`." for its in method.chain[1:])
+    lines = [f"Method: `{method.name}`. {told(method)}{inner}", ""]
     if merged:
         lines += ["The weights hold what was learnt, merged; what was merged lies in `adapter/` too, for peft.", ""]
     if method.scratch:
@@ -44,7 +45,9 @@ def section(
 def told(method: Any) -> str:
     """The first sentence of a method's own description."""
     first = " ".join(inspect.cleandoc(type(method).__doc__ or "").split("\n\n")[0].split())
-    return re.split(r"(?<! al)\. |; ", first)[0].rstrip(".") + "."
+    ends = [found.start() for found in re.finditer(r"(?<! al)\. |; ", first)]
+    whole = (first[:end] for end in ends if first[:end].count("(") == first[:end].count(")"))
+    return next(whole, first).rstrip(".") + "."
 
 
 def _moved(plan: Plan) -> list[str]:

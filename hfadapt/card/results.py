@@ -38,7 +38,7 @@ def section(plan: Plan, scores: Scores, baselines: Mapping[str, Scores], *, draw
     everyone = {"this model": scores["test"]} | {name: its["test"] for name, its in baselines.items() if "test" in its}
     best = str(plan.settled["metric_for_best_model"])
     lines = [
-        f"On the {rows:,} rows of test, which neither trained the model nor chose anything. In brackets are 95% "
+        f"On the {rows:,} rows of test. In brackets are 95% "
         "intervals by the bootstrap over rows: they tell how much other rows of the same kind would change a score, "
         "not other seeds.",
         "",
@@ -50,7 +50,8 @@ def section(plan: Plan, scores: Scores, baselines: Mapping[str, Scores], *, draw
         *(f"- {_name(name)} {_whats(plan, name)}" for name in everyone if name in BASELINES),
     ]
     if best in scores["validation"]:
-        lines += ["", f"Validation, by which the checkpoint was chosen: `{best}` {cell(scores['validation'][best])}."]
+        chosen = ", by which the checkpoint was chosen" if plan.settled.get("load_best_model_at_end") else ""
+        lines += ["", f"On validation{chosen}: `{best}` {cell(scores['validation'][best])}."]
     if drawn:
         lines += ["", "![Which labels are taken for which](confusion.png)"]
     return lines
