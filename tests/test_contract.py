@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import ast
 import gc
+import io
 import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 import hfadapt
 from hfadapt import adapting, cli, judging
-from hfadapt.contract import Checked, check, check_all, loaded_alone
+from hfadapt.contract import Checked, check, check_all, loaded_alone, writing
 from hfadapt.errors import HfadaptError, Problem
 from hfadapt.recipe import Recipe
 
@@ -113,6 +115,19 @@ def test_the_rows_have_different_lengths_and_their_padding_shows(runs):
         masks = [its for key, its in kept.items() if key.endswith("attention_mask")]
         assert len(masks) == 2
         assert all(len(set(mask.sum(1).tolist())) > 1 for mask in masks)
+
+
+def test_a_picture_is_kept_as_its_file_unless_transformers_would_open_it_otherwise():
+    stream, clear = io.BytesIO(), io.BytesIO()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture = Image.radial_gradient("L").resize((20, 10)).convert("RGB")
+    picture.save(stream, "JPEG", exif=turned)
+    assert writing._content({"bytes": stream.getvalue(), "path": None}) == stream.getvalue()
+    Image.new("RGBA", (4, 4), (200, 0, 0, 0)).save(clear, "PNG")
+    kept = writing._content({"bytes": clear.getvalue(), "path": None})
+    assert kept != clear.getvalue()
+    assert Image.open(io.BytesIO(kept)).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_a_contract_tells_nothing_of_this_machine(runs, backbone):
