@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfadapt.card import PLACE
 from hfadapt.errors import HfadaptError, Problem
 from hfadapt.folder import Run
 
@@ -33,9 +34,6 @@ _RUN = ("README.md", "recipe.yaml", "confusion.png", "training.png")
 _RESULTS = ".eval_results"
 _MISLEADING = _ADAPTER
 """Files at the root of a repository that make loading take up something else than the model."""
-
-PLACE = "path/to/model"
-"""What the card calls the model until it has an address; `card.PLACE`, whose module imports torch."""
 
 
 @dataclass(frozen=True)
