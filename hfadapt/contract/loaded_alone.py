@@ -175,6 +175,9 @@ class Run:
         options = {**self.options, **more, "ignore_mismatched_sizes": True, "output_loading_info": True}
         model, found = getattr(transformers, self.contract["auto_class"]).from_pretrained(path, **options)
         wrong = {kind: sorted(str(k[0] if isinstance(k, tuple) else k) for k in found[kind]) for kind in WRONG}
+        for tensor in (*model.parameters(), *model.buffers()):
+            # In a file they lie at odd places, where BLAS adds up in another order than it did in training.
+            tensor.data = tensor.data.clone()
         here = torch.accelerator.current_accelerator(check_available=True)
         return model.to(here if here and here.type == self.contract["device"] else "cpu"), wrong
 
