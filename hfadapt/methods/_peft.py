@@ -151,9 +151,10 @@ class PeftAdaptation(Adaptation):
     def keep(self, model: nn.Module, folder: Path) -> None:
         """Save the adapter, head included, into `adapter/`.
 
-        peft would add a card that names the local path of the base model; ours is the run's.
+        peft would ask the Hub whether the vocabulary has grown, and add a card that names the local path of the base
+        model; ours is the run's.
         """
-        model.save_pretrained(folder / "adapter")  # type: ignore[operator]
+        model.save_pretrained(folder / "adapter", save_embedding_layers=False)  # type: ignore[operator]
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
 
     def finish(self, model: nn.Module) -> nn.Module:

@@ -92,7 +92,7 @@ class Lora(PeftAdaptation):
         whole = {n: _beside(n, p, start[n]) if n in start else p for n, p in model.state_dict().items()}
         for name, value in _widened(config).items():
             setattr(config, name, value)
-        model.save_pretrained(folder / "adapter", state_dict=whole)  # type: ignore[operator]
+        model.save_pretrained(folder / "adapter", state_dict=whole, save_embedding_layers=False)  # type: ignore[operator]
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
         for name, value in before.items():
             setattr(config, name, value)
