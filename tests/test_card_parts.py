@@ -222,7 +222,8 @@ def test_a_fingerprint_is_that_of_the_rows_and_not_of_where_they_lie(tmp_path):
     assert len(first) == 16 and first == reproducing.fingerprint(rows_of(text=["ab", "c"], label=[0, 1], _file=[3, 4]))
     others = [{"text": ["a", "bc"], "label": [0, 1]}, {"text": ["c", "ab"], "label": [1, 0]}]
     others += [{"text": ["ab", "c"], "label": [1, 1]}, {"text": ["ab"], "label": [0]}]
-    assert len({first, *(reproducing.fingerprint(rows_of(**other)) for other in others)}) == 5
+    others += [{"text": ["ab"], "text_pair": ["c"]}, {"text": ["a"], "text_pair": ["bc"]}]
+    assert len({first, *(reproducing.fingerprint(rows_of(**other)) for other in others)}) == 7
     (tmp_path / "a.png").write_bytes(b"one")
     there = rows_of(image=[{"bytes": None, "path": str(tmp_path / "a.png")}])
     assert reproducing.fingerprint(there) == reproducing.fingerprint(rows_of(image=[{"bytes": b"one", "path": None}]))
@@ -276,7 +277,7 @@ def test_the_course_is_what_the_log_says(tmp_path):
         return {"event": "evaluated", "stage": stage, "step": step, "scores": {"f1_macro": score, "loss": 1 - score}}
 
     events = [
-        *(trained(10, 9.0, "pretrain"), trained(5, 2.0, "probe"), evaluated(5, 0.3, "probe")),
+        *(trained(7, 9.0, "pretrain"), trained(5, 2.0, "probe"), evaluated(5, 0.3, "probe")),
         *(trained(10, 1.5), evaluated(10, 0.5), trained(15, 1.0), evaluated(15, 0.9)),
         *(trained(15, 1.1), evaluated(15, 0.4), {"event": "end"}),  # made again after an interruption
     ]
