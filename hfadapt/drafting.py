@@ -55,7 +55,18 @@ class Draft:
             raise HfadaptError(f"'{out}' can't be written: {error.strerror}.") from error
 
     def add(self, answers: Iterable[Mapping[str, Any]]) -> None:
-        """Write some answers and make them safe."""
+        """Write some answers and make them safe.
+
+        Raises:
+            HfadaptError: the disk takes no more.
+        """
+        try:
+            self._add(answers)
+        except OSError as error:
+            says = f"'{self.path}' can't be written: {error.strerror}."
+            raise HfadaptError(Problem(says, hint="The answers before are safe: the same command goes on.")) from error
+
+    def _add(self, answers: Iterable[Mapping[str, Any]]) -> None:
         rows = [flat(answer) if self.out.suffix == ".csv" else dict(answer) for answer in answers]
         if self.out.suffix == ".csv":
             writer = csv.DictWriter(self.file, list(rows[0]) if rows else [])

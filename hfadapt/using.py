@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hfadapt.errors import HfadaptError, RunError
 from hfadapt.exported.folder import Exported, open_exported
@@ -65,16 +65,16 @@ def _model(used: Run | Exported, recipe: Recipe) -> tuple[Any, Any]:
     return model.eval(), recipe.task.processor(source, config)
 
 
-def classes(used: Run | Exported) -> tuple[str, ...]:
+def classes(used: Run | Exported, recipe: Recipe) -> tuple[str, ...]:
     """The names of the classes that captions were made of; none where captions were given, or the task has none."""
+    if not recipe.task.contrasts:
+        return ()
     if isinstance(used, Exported):
         return tuple(used.about.get("classes", ()))
     import yaml
 
     planned = yaml.safe_load((used.path / "plan.yaml").read_text(encoding="utf-8"))
-    data, read_texts = planned["data"], "text" in planned["data"]["columns"]
-    made = planned["task"] == "image-text-contrastive" and not read_texts
-    return tuple(data["labels"]) if made else ()
+    return () if "text" in planned["data"]["columns"] else tuple(planned["data"]["labels"])
 
 
 def kind_of(config: Any, recipe: Recipe) -> Kind:
@@ -156,8 +156,8 @@ def ask(run: Given, path: str | Path) -> Asked:
     from hfadapt.noise import quiet
 
     used = opened(run)
-    recipe, names = _recipe(used), classes(used)
-    task: Any = recipe.task
+    recipe = _recipe(used)
+    names, task = classes(used, recipe), cast(Any, recipe.task)
     with quiet():
         inputs = read_inputs(str(path), task.shown if names else task.roles, recipe.data)
 

@@ -71,6 +71,20 @@ def test_what_can_not_be_written_is_told(tmp_path):
         Draft(tmp_path / "none" / "a.csv", OF)
 
 
+def test_a_full_disk_is_told_and_costs_nothing(tmp_path, monkeypatch):
+    draft = Draft(tmp_path / "a.jsonl", OF)
+    draft.add(ANSWERS[:2])
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(HfadaptError, match=r"No space left on device\. The answers before are safe"):
+        draft.add(ANSWERS[2:])
+    draft.file.close()
+    assert Draft(tmp_path / "a.jsonl", OF).rows == 2
+
+
 def test_nothing_answered_makes_an_empty_file(tmp_path):
     draft = Draft(tmp_path / "a.csv", OF)
     draft.finish()

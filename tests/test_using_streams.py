@@ -197,7 +197,7 @@ def test_pictures_alone_are_answered_with_the_classes_that_made_the_captions(nam
     from torch.nn.functional import normalize
     from transformers import AutoProcessor, CLIPModel
 
-    assert using.classes(named) == NAMES
+    assert using.classes(named, named.recipe) == NAMES
     answers = list(hfadapt.predict(named, pictures / "test"))
     assert len(answers) == 8 and list(answers[0]) == ["image", "label", "probability", "probabilities"]
     model, processor = CLIPModel.from_pretrained(named.model).eval(), AutoProcessor.from_pretrained(named.model)

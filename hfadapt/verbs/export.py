@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from hfadapt.errors import count
 from hfadapt.verbs import CHANGES
 
 SAYS = "export the model of a finished run to ONNX, to ONNX of 8 bits, or through torch.export"
@@ -28,6 +29,8 @@ def do(arguments: argparse.Namespace) -> None:
     launching.set_up()
     from hfadapt.exporting import export
 
+    if not arguments.json:
+        print(f"exporting {arguments.run} to {arguments.to}, which takes seconds to minutes", flush=True)
     made = export(arguments.run, arguments.to, arguments.out, arguments.changes)
     if arguments.json:
         print(json.dumps({"folder": str(made.path), **made.about}, ensure_ascii=False))
@@ -45,8 +48,8 @@ def _lines(made: Any) -> Iterator[str]:
     batches = f"in {len(checked['shapes'])} batches of different shapes"
     yield f"compared    at most {checked['max_difference']:.2g} from PyTorch's outputs {batches}{allowed}"
     rates = speed["rows_per_second"]
-    threads = f"{speed['threads']} thread{'s' * (speed['threads'] > 1)}"
-    yield f"speed       {rates[to]:,.0f} rows/s, PyTorch {rates['pytorch']:,.0f} rows/s (CPU, {threads}, batches of 8)"
+    how = f"CPU, {count(speed['threads'], 'thread')}, batches of {next(iter(speed['shapes'].values()))[0]}"
+    yield f"speed       {rates[to]:,.0f} rows/s, PyTorch {rates['pytorch']:,.0f} rows/s ({how})"
     if score := about.get("score"):
         values = f"{score[to]:.4f}, PyTorch {score['pytorch']:.4f}: {score['drop']:+.4f} lost"
         yield f"score       test {score['metric']} {values} ({score['rows']:,} rows)"

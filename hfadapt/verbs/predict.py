@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 SAYS = "answer the rows of a file, or the pictures of a folder"
 EXAMPLE = "hfadapt predict runs/my reviews.csv --out answers.jsonl"
@@ -43,8 +43,7 @@ def do(arguments: argparse.Namespace) -> None:
         check(out)
     asked = ask(arguments.run, arguments.file)
     if out is None:
-        for piece in asked.pieces(0):
-            sys.stdout.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in piece)
+        _print(asked)
         return
     draft = Draft(out, asked.stamp)
     progress = Progress(sys.stderr, draft.rows, asked.rows)
@@ -55,6 +54,20 @@ def do(arguments: argparse.Namespace) -> None:
     draft.finish()
     told = {"rows": draft.rows, "file": str(out)}
     print(json.dumps(told) if arguments.json else f"{draft.rows:,} rows answered in {out}")
+
+
+def _print(asked: Any) -> None:
+    """Answers to stdout; the progress does not come between them where both go to a terminal."""
+    progress, done = Progress(sys.stderr, 0, asked.rows), 0
+    shows = not sys.stdout.isatty()
+    for piece in asked.pieces(0):
+        sys.stdout.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in piece)
+        sys.stdout.flush()
+        done += len(piece)
+        if shows:
+            progress(done)
+    if shows:
+        progress.end()
 
 
 class Progress:
