@@ -19,6 +19,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel, set_seed
 
 from hfadapt import judging, settings
+from hfadapt.backbones._source import shown_name
 from hfadapt.backbones.base import Anatomy, anatomy
 from hfadapt.card.writing import write_card
 from hfadapt.contract import writing as contract
@@ -171,7 +172,7 @@ def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
     if getattr(plan.recipe.task, "head", "new") != "new":
         _start_head(model, plan)
     # What adapters and configurations remember; a local path would mean nothing elsewhere.
-    model.name_or_path = model.config.name_or_path = plan.source.name
+    model.config.name_or_path = shown_name(plan.source.name)
     parts = anatomy(model, new)
     if parts != plan.anatomy and plan.source.local:
         raise HfadaptError(f"'{plan.source.name}' changed since it was planned.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hfadapt import settings
+from hfadapt.backbones._source import shown_name
 from hfadapt.errors import count
 from hfadapt.folder import SHEET, Run
 from hfadapt.methods.base import Stage
@@ -99,7 +100,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
     result: dict[str, Any] = {
         "task": plan.recipe.task.name,
         "model": {
-            "name": plan.source.name,
+            "name": shown_name(plan.source.name),
             "revision": getattr(plan.config, "_commit_hash", None) or plan.recipe.model.revision,
             "type": plan.config.model_type,
             "parameters": plan.parameters,

@@ -86,7 +86,10 @@ def test_version(hfadapt):
         ([], "hfadapt: the following arguments are required: VERB"),
         (["plann", "my.yaml"], "hfadapt: There is no verb 'plann'. Did you mean 'plan'?"),
         (["Run"], "hfadapt: There is no verb 'Run'. Did you mean 'run'?"),
-        (["train"], "hfadapt: There is no verb 'train'. There are: 'cp', 'doctor', 'list', 'plan', "),
+        (
+            ["train"],
+            "hfadapt: There is no verb 'train'. There are: 'check', 'cp', 'doctor', 'export', 'list', 'plan', ",
+        ),
         (["plan"], "hfadapt plan: the following arguments are required: recipe"),
         (["list", "--all"], "hfadapt: unrecognized arguments: --all"),
         (["run", "my.yaml", "--processes", "two"], "hfadapt run: argument --processes: "),
@@ -289,7 +292,7 @@ def test_schema(hfadapt):
     assert (status, err) == (0, "")
     made = json.loads(out)
     assert set(made["required"]) == {"task", "model", "data"}
-    assert set(made["properties"]) == {"hfadapt", "task", "model", "data", "adapt", "train", "cache", "metrics"}
+    assert set(made["properties"]) == {"hfadapt", "task", "model", "data", "adapt", "train", "cache", "metrics", "push"}
     assert made["properties"]["train"]["properties"]["learning_rate"]["type"] == ["number"]
     assert all(section.get("description") for section in made["properties"].values())
 

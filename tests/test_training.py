@@ -87,6 +87,9 @@ def test_learns_and_the_log_tells(dry, toy, tmp_path):
         "scores.json",
         "README.md",
         "confusion.png",
+        "contract.json",
+        "contract.safetensors",
+        "training.png",
         "model",
     }
 

@@ -70,6 +70,11 @@ def is_published(source: Source) -> bool:
     return source.name in EMBEDDED or (source.path == source.name and not Path(source.path).is_dir())
 
 
+def shown_name(name: str) -> str:
+    """What others may read of a model's name: of a folder of this machine the last part of its path."""
+    return Path(name).resolve().name if Path(name).is_dir() else name
+
+
 def _builtin(name: str) -> str:
     """The folder of a model that comes with hfadapt."""
     folders = {f"builtin/{path.parent.name}": path.parent for path in BUILTIN.glob("*/config.json")}

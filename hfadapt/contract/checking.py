@@ -133,11 +133,13 @@ class _Asked:
         """What the fresh process told, against the contract; failed: how it ended where it told nothing."""
         from safetensors.numpy import load_file
 
+        from hfadapt.backbones._source import shown_name
         from hfadapt.contract.comparing import Comparison
 
+        base = shown_name(self.recipe.model.name)
         if told.exists():
             found, its = json.loads(told.read_text(encoding="utf-8")), load_file(told.with_suffix(".safetensors"))
-            compared = Comparison(self.run.path, self.recipe.model.name, self.contract, self.kept, found, its)
+            compared = Comparison(self.run.path, base, self.contract, self.kept, found, its)
             problems, differences = [*compared.problems(), *self.absent], compared.differences()
         else:
             problems, differences = self.absent or [Problem(failed, where="model/")], {}

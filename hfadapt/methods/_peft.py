@@ -148,13 +148,15 @@ class PeftAdaptation(Adaptation):
         """One stage in which the adapters and the head move."""
         return [Stage(self.name, {name: 1.0 for name, p in model.named_parameters() if p.requires_grad})]
 
-    def keep(self, model: nn.Module, folder: Path) -> None:
+    def keep(self, model: nn.Module, folder: Path, **more: Any) -> None:
         """Save the adapter, head included, into `adapter/`.
 
         peft would ask the Hub whether the vocabulary has grown, and add a card that names the local path of the base
         model; ours is the run's.
         """
-        model.save_pretrained(folder / "adapter", save_embedding_layers=False)  # type: ignore[operator]
+        for config in model.peft_config.values():  # type: ignore[operator, union-attr]
+            config.base_model_name_or_path = model.config.name_or_path  # type: ignore[union-attr]
+        model.save_pretrained(folder / "adapter", save_embedding_layers=False, **more)  # type: ignore[operator]
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
 
     def finish(self, model: nn.Module) -> nn.Module:

@@ -78,22 +78,21 @@ class Lora(PeftAdaptation):
         ratio = self.loraplus_lr_ratio or 1.0
         return [Stage(stage.name, {name: ratio if _side(name) == "B" else 1.0 for name in stage.speeds})]
 
-    def keep(self, model: nn.Module, folder: Path) -> None:
+    def keep(self, model: nn.Module, folder: Path, **more: Any) -> None:
         """Save the adapter; one that took a part of the weights along becomes one beside the whole weights.
 
         Loading such an adapter would decompose the base again, which need not give the same parts.
         """
         start: dict[str, Tensor] | None = model.__dict__.get("started_from")
         if start is None:
-            super().keep(model, folder)
+            super().keep(model, folder, **more)
             return
         config: Any = model.peft_config["default"]  # type: ignore[index,union-attr]
         before = {name: getattr(config, name) for name in _WIDENED}
         whole = {n: _beside(n, p, start[n]) if n in start else p for n, p in model.state_dict().items()}
         for name, value in _widened(config).items():
             setattr(config, name, value)
-        model.save_pretrained(folder / "adapter", state_dict=whole, save_embedding_layers=False)  # type: ignore[operator]
-        (folder / "adapter" / "README.md").unlink(missing_ok=True)
+        super().keep(model, folder, state_dict=whole, **more)
         for name, value in before.items():
             setattr(config, name, value)
 

@@ -146,7 +146,11 @@ def _ending(run: Any, plan: Any, checked: Any) -> Iterator[str]:
     yield f'model       {run.model}  (plain transformers: pipeline("{plan.recipe.task.pipeline}", "{run.model}"))'
     yield f"checked     {checked.line}"
     yield f"scores      {run.path / 'scores.json'}"
-    if drawn := [name for name in ("augmented.png", "confusion.png", "mistakes.png") if (run.path / name).exists()]:
+    if drawn := [
+        name
+        for name in ("augmented.png", "training.png", "confusion.png", "mistakes.png")
+        if (run.path / name).exists()
+    ]:
         yield f"pictures    {', '.join(str(run.path / name) for name in drawn)}"
     yield f"model card  {run.path / 'README.md'}"
 
