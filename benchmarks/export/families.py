@@ -1,7 +1,8 @@
 """Which kinds of backbones can be exported: python benchmarks/export/families.py [MODEL_TYPE ...]
 
 Trains a small random backbone of every kind for one step and exports the run to every format, with all that exporting
-compares; what 8 bits cost, a random model can't tell. Writes `families.json` beside itself after each kind; of kinds that are named, these alone anew.
+compares; what 8 bits cost, a random model can't tell. Writes `families.json` beside itself after each kind; of kinds
+that are named, these alone anew.
 """
 
 from __future__ import annotations
