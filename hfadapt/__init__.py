@@ -1,4 +1,4 @@
-"""Adapt pretrained models by recipe: `read` a recipe, `plan` a run, `adapt` the backbone."""
+"""Adapt pretrained models by recipe: `read` a recipe, `plan` a run, `adapt` the backbone, hand over what came of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hfadapt.adapting import adapt
+    from hfadapt.contract import check
     from hfadapt.errors import HfadaptError
+    from hfadapt.exporting import export
     from hfadapt.folder import Run, open_run
     from hfadapt.planning import Plan, plan
     from hfadapt.publishing import publish
@@ -23,6 +25,8 @@ _HOMES = {
     "adapt": "adapting",
     "score": "using",
     "predict": "using",
+    "check": "contract",
+    "export": "exporting",
     "publish": "publishing",
     "open_run": "folder",
     "Recipe": "recipe",
@@ -30,7 +34,21 @@ _HOMES = {
     "Run": "folder",
     "HfadaptError": "errors",
 }
-__all__ = ["HfadaptError", "Plan", "Recipe", "Run", "adapt", "open_run", "plan", "predict", "publish", "read", "score"]
+__all__ = [
+    "HfadaptError",
+    "Plan",
+    "Recipe",
+    "Run",
+    "adapt",
+    "check",
+    "export",
+    "open_run",
+    "plan",
+    "predict",
+    "publish",
+    "read",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,23 @@ def _own_caches(tmp_path_factory: pytest.TempPathFactory):
     os.environ["HFADAPT_CACHE"] = str(tmp_path_factory.mktemp("caches"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _undrawn(request: pytest.FixtureRequest):
+    """Drawing takes a third of a tiny run; the charts of modules that do not say DRAWS are a single point."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    from hfadapt.scoring import drawing
+
+    point = BytesIO()
+    Image.new("RGB", (1, 1)).save(point, "PNG")
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "DRAWS", False):
+            patch.setattr(drawing, "_save", lambda _, path: Path(path).write_bytes(point.getvalue()))
+        yield
+
+
 TEXTS = [
     "Arrived early, works perfectly, looks better than in the photo.",
     "It stopped charging after a week and nobody answers.",

@@ -20,6 +20,9 @@ import hfadapt
 from hfadapt.card import PLACE
 from hfadapt.recipe import Recipe
 
+DRAWS = True
+"""Its charts are drawn."""
+
 USER = "alicia7"
 ODD = ("go|od `x`", "<b>bad</b> *x* $$y$$", "![so](so) # so")
 FULL = {"max_steps": 4, "learning_rate": 1e-3}

@@ -22,6 +22,9 @@ from hfadapt.methods.base import Stage
 from hfadapt.scoring import drawing, slices
 from hfadapt.scoring.tally import Score, Tally
 
+DRAWS = True
+"""Its charts are drawn."""
+
 BUILTIN = Path(__file__).parent.parent / "hfadapt/builtin"
 NAMES = st.text(
     st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("|`\\<>&*_[]()!#~$-+=\n\r\t :@.1")), min_size=1

@@ -12,6 +12,9 @@ from PIL import Image
 
 from hfadapt.scoring import drawing
 
+DRAWS = True
+"""Its charts are drawn."""
+
 
 @pytest.fixture(autouse=True)
 def _no_warnings():
