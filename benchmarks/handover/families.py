@@ -1,4 +1,4 @@
-"""Which kinds of backbones can be exported: python benchmarks/export/families.py [MODEL_TYPE ...]
+"""Which kinds of backbones can be exported: python benchmarks/handover/families.py [MODEL_TYPE ...]
 
 Trains a small random backbone of every kind for one step and exports the run to every format, with all that exporting
 compares; what 8 bits cost, a random model can't tell. Writes `families.json` beside itself after each kind; of kinds
