@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 import torch
 import yaml
 
+import hfadapt
 from hfadapt import launching
 from hfadapt.errors import RunError
+from hfadapt.reading import read
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,24 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*words), capture_output=True, text=True, timeout=600)
 
 
+def joined(*words: str) -> list[subprocess.Popen[bytes]]:
+    """Two processes of one run, started as a launcher starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        told = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": free.getsockname()[1],
+            "WORLD_SIZE": 2,
+            "LOCAL_WORLD_SIZE": 2,
+        }
+    made = []
+    for rank in range(2):
+        its = os.environ | {name: str(value) for name, value in {**told, "RANK": rank, "LOCAL_RANK": rank}.items()}
+        line = [sys.executable, "-m", "hfadapt.run", *words]
+        made.append(subprocess.Popen(line, env=its, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    return made
+
+
 def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], dict, list[float]]:
     from safetensors.torch import load_file
 
@@ -72,8 +92,7 @@ def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], dict, list[float]]:
 def both(recipe, tmp_path_factory):
     """The outcome of the same global batch on one process and on two."""
     folder = tmp_path_factory.mktemp("runs")
-    done = run(str(recipe), "--out", str(folder / "one"))
-    assert done.returncode == 0, done.stderr
+    hfadapt.adapt(hfadapt.plan(read(recipe)), folder / "one")
     done = run(str(recipe), "train.per_device_train_batch_size=4", "--processes", "2", "--out", str(folder / "two"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run folder") == 1, "one process speaks"
@@ -100,22 +119,19 @@ def test_two_processes_end_where_one_does(both):
 @pytest.mark.slow
 def test_two_processes_that_were_killed_go_on_bit_for_bit(recipe, both, tmp_path):
     _, (whole, scores, _) = both
-    words = [str(recipe), "train.per_device_train_batch_size=4", "--processes", "2", "--out", str(tmp_path / "cut")]
-    process = psutil.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "cut" / "log.jsonl"
+    processes = joined(str(recipe), "train.per_device_train_batch_size=4", "--out", str(tmp_path / "cut"))
     try:
         end = time.monotonic() + 500
         while not (log.exists() and '"stage": "tune", "step": 8' in log.read_text()):
-            assert process.poll() is None and time.monotonic() < end
+            assert all(process.poll() is None for process in processes) and time.monotonic() < end
             time.sleep(0.01)
     finally:
-        # The launcher puts its workers into sessions of their own.
-        for one in [*process.children(recursive=True), process]:
-            one.kill()
-        process.wait()
+        for process in processes:
+            process.kill()
+            process.wait()
     assert not (tmp_path / "cut" / "scores.json").exists()
-    done = run("--resume", str(tmp_path / "cut"), "--processes", "2")
-    assert done.returncode == 0, done.stderr
+    assert [process.wait(timeout=500) for process in joined("--resume", str(tmp_path / "cut"))] == [0, 0]
     weights, resumed, _ = outcome(tmp_path / "cut")
     assert all(torch.equal(weights[k], whole[k]) for k in whole)
     assert resumed["scores"] == scores["scores"]

@@ -128,9 +128,9 @@ def _counted(around, computed):
     return counted
 
 
-@pytest.mark.parametrize("step", [2, 9, 20])
+@pytest.mark.parametrize("step", [2, 9])
 def test_a_run_that_was_killed_goes_on_bit_for_bit(step, backbone, toy, tmp_path, home):
-    """While the cache fills, right after, and long after; with the cache of no other run at hand."""
+    """While the cache fills and after; with the cache of no other run at hand."""
     import shutil
 
     often = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}

@@ -64,7 +64,8 @@ def values(model: Path, data: Path, adapt: Any, **train: Any) -> dict[str, Any]:
 
 def section(method: str, teacher: Path) -> dict[str, Any]:
     """The `adapt` section that tries a method, around one with two stages where it goes around any."""
-    inner = {"inner": "lp-ft"} if issubclass(METHODS[method], Around) else {}
+    halves = {"method": "lp-ft", "probe": 0.5}
+    inner = {"inner": halves} if issubclass(METHODS[method], Around) else halves if method == "lp-ft" else {}
     return adaptation(method, lambda: teacher) | inner
 
 
@@ -104,7 +105,7 @@ def killed_at(stage: str, step: int):
 @pytest.mark.parametrize("method", [*STAGED, *ACCOMPANIED, "lora"])
 def test_a_run_killed_inside_every_stage_goes_on_bit_for_bit(method, backbone, few, teacher, tmp_path):
     """Dropout included. The same run is killed again and again."""
-    steps = 20 if method == "gradual" else 16
+    steps = {"gradual": 16, "stages": 12}.get(method, 8)
     model = teacher / "model" if method == "distill" else backbone("bert")
     made = hfadapt.plan(Recipe(**values(model, few, section(method, teacher), max_steps=steps, learning_rate=1e-2)))
     whole, place = hfadapt.adapt(made, tmp_path / "whole"), {"out": tmp_path / "cut"}
@@ -152,13 +153,13 @@ def test_the_weights_do_not_know_how_a_batch_was_divided(method, dry, few, teach
     made = {}
     for rows, accumulated in ((8, 1), (4, 2)):
         train = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": accumulated}
-        train |= {"optim": "sgd", "learning_rate": 0.1, "max_steps": 8}
+        train |= {"optim": "sgd", "learning_rate": 0.1, "max_steps": 6}
         plan = hfadapt.plan(Recipe(**values(dry, few, section(method, teacher), **train)))
         run = hfadapt.adapt(plan, tmp_path / f"{rows}")
         made[rows] = weights(run), [event["loss"] for event in events(run, "trained")]
     assert distance(made[8][0], made[4][0]) < 1e-5
     assert made[8][1] == pytest.approx(made[4][1], abs=1e-5)
-    assert len(made[8][1]) >= 8
+    assert len(made[8][1]) >= 6
 
 
 @pytest.mark.parametrize("method", ["full", "gradual", "lora", "partial"])

@@ -17,6 +17,9 @@ from hfadapt.cli import main
 from hfadapt.errors import HfadaptError
 from hfadapt.recipe import Recipe
 
+DRAWS = True
+"""Its charts are drawn."""
+
 KINDS = ("single", "multi", "pairs")
 
 

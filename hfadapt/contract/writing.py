@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,7 +116,7 @@ def write(model: torch.nn.Module, plan: Plan, run: Run, began: Began, kept: Samp
         "batches": kept.batches,
         "answers": names,
         "processor": settings(plan.processor),
-        "new": {name: state.get(name) != code for name, code in began.new.items()} if plan.stages else {},
+        "new": {name: state.get(name) != code for name, code in began.new.items()} if _moves(plan) else {},
         "digests": state,
         "adapter": _adapter(run, began),
     }
@@ -200,6 +201,12 @@ def _expected(model: Any, plan: Plan, kept: Sample) -> tuple[list[str], torch.Te
         chances = torch.from_numpy(np.asarray(task.predictions(found, labels.kind)).reshape(len(kept.rows), -1)).float()
     back = np.argsort(np.concatenate(kept.batches))
     return texts, chances[torch.from_numpy(back)].contiguous()
+
+
+def _moves(plan: Plan) -> bool:
+    """Whether anything should move: not where all steps, few as they are, warm up, the first at a rate of zero."""
+    warmup = float(plan.settled.get("warmup_steps", 0))
+    return bool(plan.stages) and plan.steps > (math.ceil(warmup * plan.steps) if warmup < 1 else warmup)
 
 
 def _adapter(run: Run, began: Began) -> dict[str, Any] | None:

@@ -253,8 +253,9 @@ def _watched(done: Done):
         patch.setattr(adapting, "load_model", loading)
         patch.setattr(adapting, "take_over", taking_over)
         patch.setattr(adapting, "save", saving)
+        patch.setattr(adapting, "write_card", lambda *_: None)
         patch.setattr(ExactTrainer, "compute_loss", computing)
-        # Charts, baselines and intervals take half of so small a run; other tests look at them.
+        # Cards, charts, baselines and intervals take half of so small a run; other tests look at them.
         patch.setattr(judging, "draw", lambda *_: None)
         patch.setattr(judging, "compare", lambda _: {})
         patch.setattr(judging, "tally", lambda *rest, **named: tally(*rest, **named | {"replicates": 2}))
