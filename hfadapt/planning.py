@@ -60,7 +60,8 @@ class Plan:
     """Of the model before the adaptation changed modules."""
     stages: tuple[Stage, ...] = field(repr=False)
     sizes: Mapping[str, int] = field(repr=False)
-    """The number of elements of every parameter of the wrapped model."""
+    """The number of elements of every parameter of the wrapped model, but for the head as it was, which peft
+    keeps beside the one that trains."""
     settled: Mapping[str, Any] = field(repr=False)
     """The training's arguments; see `settings.resolve`."""
     same_labels: bool = False
@@ -137,7 +138,7 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         processor=processor,
         anatomy=parts,
         stages=stages,
-        sizes={name: p.numel() for name, p in wrapped.named_parameters()},
+        sizes={name: p.numel() for name, p in wrapped.named_parameters() if ".original_module." not in name},
         settled=settled,
         same_labels=same_labels,
         steps=steps,

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from test_training import Killed, carry_out, events, recipe, weights, weights_of
 from test_training import distance as apart
 from torch import nn
@@ -601,24 +600,3 @@ def test_what_begins_at_random_has_nothing_to_stay_near(method, backbone, few):
     it = recipe(backbone("bert"), few, adapt={"method": method, "inner": "from-scratch"})
     with pytest.raises(RecipeError, match="'from-scratch' leaves the checkpoint's weights aside"):
         hfadapt.plan(it)
-
-
-@pytest.mark.slow
-def test_two_processes_end_where_one_does(toy, pair, tmp_path):
-    """An anchor and an average; see test_processes for the small weights."""
-    from conftest import TEXTS
-
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.02}
-    with quiet():
-        tiny.checkpoint(tmp_path / "model", "bert", TEXTS, **still)
-    values: dict[str, Any] = {
-        "task": "text-classification",
-        "model": str(tmp_path / "model"),
-        "data": {"path": str(toy), "text": "text", "label": "label"},
-        "adapt": {"method": "ema", "decay": 0.7, "inner": {"method": "anchor", "weight": 3.0}},
-        "train": {"num_train_epochs": 1, "learning_rate": 1e-3, "per_device_train_batch_size": 8},
-    }
-    one = hfadapt.adapt(hfadapt.plan(Recipe(**values)), tmp_path / "one").path
-    values["train"]["per_device_train_batch_size"] = 4
-    two = pair.adapt(values, tmp_path / "two")
-    assert apart(*(load_file(folder / "model/model.safetensors") for folder in (one, two))) < 1e-6

@@ -297,28 +297,6 @@ def test_a_killed_run_goes_on_bit_for_bit(backbone, toy, tmp_path, plain):
     assert not resumed.checkpoints.exists()
 
 
-@pytest.mark.slow
-def test_two_processes_end_where_one_does(toy, pair, tmp_path):
-    from conftest import TEXTS
-
-    from hfadapt import tiny
-
-    with quiet():
-        # As in test_processes: rounding in gradients that are zero must stay below Adam's epsilon.
-        tiny.checkpoint(tmp_path / "model", "bert", TEXTS, initializer_range=0.02, **STILL)
-    values = recipe(tmp_path / "model", toy, epochs=2, batch_size=8, learning_rate=1e-3, train={"max_steps": 4})
-    hfadapt.adapt(hfadapt.plan(values), tmp_path / "one")
-    halved = values.model_dump(exclude_unset=True)
-    halved["adapt"]["batch_size"] = halved["train"]["per_device_train_batch_size"] = 4
-    pair.adapt(halved, tmp_path / "two")
-    one, two = (Run(tmp_path / name) for name in ("one", "two"))
-    # 51 rows: the last batch of an epoch is filled up with ghosts, and rows have different numbers of masked tokens.
-    assert losses(one, "pretrain") == pytest.approx(losses(two, "pretrain"), abs=1e-5)
-    assert len(losses(one, "pretrain")) == 14
-    a, b = weights(one), weights(two)
-    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-6
-
-
 def test_rows_from_elsewhere(backbone, few, pictures, tmp_path):
     import csv
 

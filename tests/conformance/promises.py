@@ -1,8 +1,8 @@
 """What is promised of every family by every method, whatever the task; the tests of each modality ask it.
 
 The whole grid of methods × families would take an hour. Unless the environment says `HFADAPT_CONFORMANCE=all`, every
-family sees the methods of `ALWAYS`, and every other method is tried on one family that reads and one that sees: the
-first that it applies to, beginning with another family for each method.
+family sees the methods of `ALWAYS`, and every other method is tried on one family, in turn one that reads and one that
+sees: the first that it applies to, beginning with another family for each method.
 """
 
 from __future__ import annotations
@@ -87,7 +87,16 @@ def cells(cases: Sequence[Case]) -> list[tuple[Case | None, str]]:
     """Families and methods to try together; for None see `tried`."""
     if WHOLE:
         return [(case, method) for case in cases for method in METHODS]
-    return [(case, name) for case in cases for name in ALWAYS] + [(None, m) for m in METHODS if m not in ALWAYS]
+    others = [(None, name) for name in METHODS if name not in ALWAYS and _turn(name, {task for _, task in cases})]
+    return [(case, name) for case in cases for name in ALWAYS] + others
+
+
+def _turn(method: str, tasks: set[str]) -> bool:
+    """Whether a method is tried on families with these tasks: that it is for, or, of those for all, every other one."""
+    meant = ONLY.get(method, {TEXTS, PICTURES, PAIRS})
+    if TEXTS in meant and len(meant) > 1:
+        return (list(METHODS).index(method) % 2 == 0) == (TEXTS in tasks)
+    return bool(meant & tasks)
 
 
 def cell_id(cell: tuple[Case | None, str]) -> str:
