@@ -47,8 +47,11 @@ LIBRARIES = ("torch", "transformers", "peft", "onnx", "onnxruntime")
 def cells() -> Iterator[tuple[str, str, str]]:
     """(kind, modality, method) of every run."""
     for kind, modality in sorted(families.kinds().items()):
-        methods = discover.names("hfadapt.methods") if kind in EVERY else ("full", "lora")
-        yield from ((kind, modality, method) for method in methods)
+        # The first is the teacher of another.
+        methods = ("full", *(name for name in discover.names("hfadapt.methods") if name != "full"))
+        yield from ((kind, modality, method) for method in (methods if kind in EVERY else ("full", "lora")))
+        if modality == "image-text":
+            yield from ((kind, "image", method) for method in ("full", "lora"))
 
 
 def trained(folder: Path) -> Iterator[tuple[tuple[str, str, str], Any]]:
@@ -62,15 +65,14 @@ def trained(folder: Path) -> Iterator[tuple[tuple[str, str, str], Any]]:
                 backbones[kind] = tiny.checkpoint(folder / kind, kind, families.WORDS * 4)
         options = OPTIONS.get(method, {})
         if method == "distill":
-            options = {"teacher": str(folder / f"full {kind}")}
+            options = {"teacher": str(folder / f"full {kind} {modality}")}
         task: Any = families.TASKS[modality]
-        if method == "coop":
+        section = dict(data[modality])
+        if method == "coop" and modality == "image-text":
             task = {"type": task, "captions": "classes"}
-        section = data[modality] | ({"label": "label"} if method == "coop" else {})
-        if method == "coop":
-            section.pop("text", None)
+            section = {**data["image"]}
         recipe = {"task": task, "model": str(backbones[kind]), "data": section, "train": train}
-        out = folder / (f"full {kind}" if method == "full" else str(number))
+        out = folder / (f"full {kind} {modality}" if method == "full" else str(number))
         try:
             plan = hfadapt.plan(Recipe(**recipe, adapt={"method": method, **options}))
             yield (kind, modality, method), hfadapt.adapt(plan, out)
@@ -116,8 +118,8 @@ def lines(rows: list[dict[str, Any]], exports: dict[str, Any], about: str) -> It
     yield ""
     kinds, methods = {row["kind"] for row in ran}, {row["method"] for row in ran}
     findings = [(row, says) for row in ran for says in row["findings"]]
-    yield f"{len(ran)} runs: {len(kinds)} kinds of backbones with `full` and `lora`, and {len(methods)} methods on"
-    yield f"{', '.join(f'`{kind}`' for kind in EVERY)} where they apply. The check had {len(findings)} findings."
+    yield f"{len(ran)} runs: {len(kinds)} kinds of backbones with `full` and `lora` (towers as classifiers too), and"
+    yield f"{len(methods)} methods on {', '.join(f'`{its}`' for its in EVERY)} where they apply; findings: {len(findings)}."
     yield from (f"- {row['kind']}, {row['method']}: {says}" for row, says in findings)
     yield ""
     yield "Not every method goes with every task; these were refused while planning:"
