@@ -77,7 +77,7 @@ def trained(folder: Path) -> Iterator[tuple[tuple[str, str, str], Any]]:
             plan = hfadapt.plan(Recipe(**recipe, adapt={"method": method, **options}))
             yield (kind, modality, method), hfadapt.adapt(plan, out)
         except HfadaptError as error:
-            yield (kind, modality, method), str(error).splitlines()[0].replace(str(folder), "…")
+            yield (kind, modality, method), str(error).splitlines()[0].removeprefix("Python: ")
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
@@ -119,8 +119,14 @@ def lines(rows: list[dict[str, Any]], exports: dict[str, Any], about: str) -> It
     kinds, methods = {row["kind"] for row in ran}, {row["method"] for row in ran}
     findings = [(row, says) for row in ran for says in row["findings"]]
     yield f"{len(ran)} runs: {len(kinds)} kinds of backbones with `full` and `lora` (towers as classifiers too), and"
-    yield f"{len(methods)} methods on {', '.join(f'`{its}`' for its in EVERY)} where they apply; findings: {len(findings)}."
+    on = ", ".join(f"`{its}`" for its in EVERY)
+    yield f"{len(methods)} methods on {on}, where they apply; findings: {len(findings)}."
     yield from (f"- {row['kind']}, {row['method']}: {says}" for row, says in findings)
+    yield ""
+    yield "Merging rounds more than is allowed here, in float32, for:"
+    yield ""
+    off = [(row, row["differences"]["merging"]) for row in ran if _asked("merging", row)]
+    yield from (f"- {row['kind']}, {row['method']}: {by:.1g}" for row, by in off if by > ALLOWED["merging"])
     yield ""
     yield "Not every method goes with every task; these were refused while planning:"
     yield ""

@@ -28,7 +28,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over seeds, and half of the width of its interval at 95%; NaN of a single seed."""
+    """A mean over seeds, and half of the width of its interval at 95%; NaN of fewer than three seeds."""
 
     value: float
     half: float
@@ -37,11 +37,11 @@ class Mean:
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
         """By Student's t."""
-        half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1) if len(values) > 1 else math.nan
+        half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1) if len(values) > 2 else math.nan
         return cls(float(np.mean(values)), float(half), len(values))
 
     def __str__(self) -> str:
-        return f"{self.value:.3f}" + (f" ±{self.half:.3f}" if self.seeds > 1 else "")
+        return f"{self.value:.3f}" + (f" ±{self.half:.3f}" if self.seeds > 2 else "")
 
 
 @dataclass(frozen=True)
@@ -213,9 +213,9 @@ def readme(rows: Sequence[Row], there: Sequence[columns.Column]) -> str:
     lines = ["# What each way to adapt is worth", ""]
     lines += ["Written by `report.py` from `results.jsonl`; do not edit. Accuracy on the test rows, the mean over the"]
     lines += [
-        "seeds with its 95% interval (Student's t); a figure without an interval is of one seed. The best of each"
+        "seeds with its 95% interval (Student's t); a figure without an interval is of one seed or two. The best of"
     ]
-    lines += ["column is bold, which tells little where intervals overlap.", "", *scores(found, test), ""]
+    lines += ["each column is bold, which tells little where intervals overlap.", "", *scores(found, test), ""]
     lines += ["![Score against trainable parameters](parameters.png)", ""]
     lines += ["![Score against time](time.png)", "", "## What paid, and what did not", "", *verdicts(found)]
     lines += ["## Under shift", "", "Accuracy on rows unlike those trained on:", ""]

@@ -154,6 +154,8 @@ class PeftAdaptation(Adaptation):
         peft would ask the Hub whether the vocabulary has grown, and add a card that names the local path of the base
         model; ours is the run's.
         """
+        if str(model.config.model_type) in _MERGED_ONLY:  # type: ignore[union-attr]
+            return
         for config in model.peft_config.values():  # type: ignore[operator, union-attr]
             config.base_model_name_or_path = model.config.name_or_path  # type: ignore[union-attr]
         model.save_pretrained(folder / "adapter", save_embedding_layers=False, **more)  # type: ignore[operator]
@@ -170,6 +172,11 @@ class PeftAdaptation(Adaptation):
                 setattr(model.get_submodule(parent), child, module.modules_to_save["default"])
         plain: nn.Module = model.merge_and_unload()  # type: ignore[operator]
         return plain
+
+
+_MERGED_ONLY = {"mobilenet_v2"}
+"""Kinds whose adapters plain peft cannot run: they pad by the stride of their convolutions, which peft's layers do not
+have. What is merged is whole."""
 
 
 def widths(model: nn.Module, names: Collection[str]) -> list[tuple[int, int]]:
