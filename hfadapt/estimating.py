@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ from transformers import PreTrainedConfig
 from hfadapt import settings
 from hfadapt.backbones.base import anatomy
 from hfadapt.judging import encode_rows
+from hfadapt.keeping import prefixes
 from hfadapt.metering import Counts, count
 from hfadapt.methods.base import Stage
 from hfadapt.noise import quiet
@@ -319,7 +320,7 @@ def estimate(plan: Plan, processes: int = 1) -> Estimate:
     """Measure what a run of the plan will cost; takes a few seconds and reads no weights.
 
     processes: how many train together on this machine; the memory is that of each. A teacher counts as a model of
-    the same size. Not counted: the exchange of gradients between them, what early stopping and the cache save, and
+    the same size. Not counted: the exchange of gradients between them, what early stopping saves, and
     pretraining. On CUDA the memory leaves out the process's
     own; there it was never compared with a measurement.
     """
@@ -333,12 +334,15 @@ def estimate(plan: Plan, processes: int = 1) -> Estimate:
     token = speed.seconds(at_mean) / (validation.size * mean)
     read = reading(probe) / max(1, plan.settled.get("dataloader_num_workers", 0))
     extra, moved, methods = scored.peak, set[str](), plan.recipe.adapt.chain
+    once = {its.stage: 1 / its.visits for its in prefixes(plan) if its.serves}
     again, still = sum(method.passes for method in methods), probe.counts(train.size, round(train.mean))
     seconds = _PER_RUN + validation.seconds(token, read) + test.seconds(token, read)
     for stage, steps in zip(plan.stages, steps_of(plan.stages, plan.steps), strict=True):
         moved |= stage.speeds.keys()
         counts = probe.counts(train.size, round(train.mean), stage)
-        epoch = train.seconds(speed.seconds(counts) / (train.size * round(train.mean)), read)
+        # What lies below all that moves is computed on a row's first visit only.
+        paid = replace(counts, still=round(counts.still * once.get(stage.name, 1.0)))
+        epoch = train.seconds(speed.seconds(paid) / (train.size * round(train.mean)), read)
         batch = epoch / math.ceil(train.rows / train.size) + again * speed.seconds(still)
         step = batch * plan.settled.get("gradient_accumulation_steps", 1) + speed.updated * plan.trainable(stage)
         evaluations, saves = visits(plan, steps, processes)

@@ -11,10 +11,9 @@ from hfadapt import settings
 from hfadapt.backbones._source import shown_name
 from hfadapt.errors import count
 from hfadapt.folder import SHEET, Run
+from hfadapt.keeping import prefixes
 from hfadapt.methods.base import Stage
 from hfadapt.planning import Plan, label_counts
-from hfadapt.training.caching import refusal
-from hfadapt.training.stages import steps_of
 
 _VERSIONS = ("hfadapt", "torch", "transformers", "accelerate", "peft", "datasets")
 _SHOWN_LABELS = 8
@@ -78,22 +77,6 @@ def moving(plan: Plan, stage: Stage) -> dict[str, tuple[int, int, tuple[float, .
     return {n: (table[n][0], table[n][1], tuple(sorted(table[n][2]))) for n in order if n in table}
 
 
-def caches(plan: Plan) -> list[tuple[str, str, str]]:
-    """Of each stage: its name; below what the cache may keep, empty where there is nothing; why it can't."""
-    task, settled = plan.recipe.task, plan.settled
-    per_epoch = settings.steps_per_epoch(settled, len(plan.data.splits["train"]), 1)
-    varies, elusive = task.varies or task.mixes, task.mixes or task.draws_texts
-    drawn = plan.recipe.data.sampling == "balanced"
-    found = []
-    for stage, steps in zip(plan.stages, steps_of(plan.stages, plan.steps), strict=True):
-        moving = {plan.anatomy.part_of(name) for name in stage.speeds}
-        lowest = [next((p.name for p in tower.parts if p.name in moving), "head") for tower in plan.anatomy.towers]
-        below = [name for name in lowest if not name.endswith("embeddings")]
-        why = refusal(plan.recipe.cache, settled, steps / per_epoch, drawn=drawn, varies=varies, elusive=elusive)
-        found.append((stage.name, " and ".join(dict.fromkeys(below)), why))
-    return found
-
-
 def plan_dict(plan: Plan) -> dict[str, Any]:
     """All that a plan settled, as plain values."""
     data = plan.data
@@ -131,7 +114,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
             }
             for stage in plan.stages
         ],
-        "cache": [{"stage": name, "below": below, "refused": why} for name, below, why in caches(plan)],
+        "cache": [{"stage": its.stage, "below": its.below, "refused": its.refused} for its in prefixes(plan)],
         "settings": {n: {"value": v, "origin": o} for n, (v, o) in settings_with_origin(plan).items()},
         "versions": versions(),
     }
@@ -167,12 +150,12 @@ def plan_lines(plan: Plan, *, full: bool = True) -> Iterator[str]:
         yield f"push    {push.told}"
     for finding in plan.findings:
         yield f"note    {finding.says}"
-    for name, below, why in caches(plan):
+    for stage, below, _, why in prefixes(plan):
         if below:
             says = (
                 f"off: {why}" if why else f"{plan.recipe.cache.use}: what lies below {below} is computed once for a row"
             )
-            yield f"cache   stage '{name}', {says}"
+            yield f"cache   stage '{stage}', {says}"
     if full:
         yield from _tree_lines(plan)
         yield ""

@@ -17,7 +17,7 @@ from hfadapt.backbones.base import anatomy
 from hfadapt.estimating import Pace, Probe, batches, estimate, shortened, visits
 from hfadapt.metering import Meter, count
 from hfadapt.noise import quiet
-from hfadapt.recipe import Recipe
+from hfadapt.recipe import Cache, Recipe
 from hfadapt.training.freezing import only
 
 CPU = torch.device("cpu")
@@ -144,6 +144,25 @@ def test_a_probe_is_cheaper_than_full_training(backbone: Any, toy: Path) -> None
     full, probe, both = (estimate(planned(backbone("bert"), toy, adapt=a)) for a in ("full", "linear-probe", "lp-ft"))
     assert probe.seconds < both.seconds < full.seconds
     assert probe.memory < both.memory == full.memory
+
+
+@pytest.mark.usefixtures("steady")
+def test_what_the_cache_keeps_is_paid_once(backbone: Any, toy: Path) -> None:
+    """Each epoch more costs what is above; without the cache, what is below too."""
+
+    def epoch(use: str) -> float:
+        probe = planned(backbone("bert"), toy, adapt="linear-probe", eval_strategy="no")
+        short, long = (
+            hfadapt.plan(
+                probe.recipe.model_copy(update={"cache": Cache(use=use), "train": {**probe.recipe.train, **more}})
+            )
+            for more in ({"num_train_epochs": 2}, {"num_train_epochs": 12})
+        )
+        return (estimate(long).seconds - estimate(short).seconds) / 10
+
+    below = Probe(plan := planned(backbone("bert"), toy, adapt="linear-probe"), CPU).counts(8, 8, plan.stages[0]).still
+    assert below
+    assert epoch("auto") < epoch("off") - below * 1e-9
 
 
 @pytest.mark.usefixtures("steady")

@@ -25,7 +25,7 @@ LAYERS = [
     {"training"},
     {"pretraining", "misfits"},
     {"planning", "metering"},
-    {"zero_shot"},
+    {"zero_shot", "keeping"},
     {"judging"},
     {"estimating", "showing", "console", "exported"},
     {"card", "contract"},

@@ -1,0 +1,48 @@
+"""What the cache will keep in each stage, as far as a plan tells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from hfadapt import settings
+from hfadapt.training.caching import refusal
+from hfadapt.training.stages import steps_of
+
+if TYPE_CHECKING:
+    from hfadapt.planning import Plan
+
+
+class Kept(NamedTuple):
+    """Of a stage."""
+
+    stage: str
+    below: str
+    """Below what the cache may keep; empty where nothing lies below all that moves."""
+    visits: float
+    """How often the stage sees a row."""
+    refused: str
+    """Why nothing is kept."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether the run will try."""
+        return bool(self.below) and not self.refused
+
+
+def prefixes(plan: Plan) -> list[Kept]:
+    """Of each stage, in order."""
+    task, settled = plan.recipe.task, plan.settled
+    per_epoch = settings.steps_per_epoch(settled, len(plan.data.splits["train"]), 1)
+    varies, elusive = task.varies or task.mixes, task.mixes or task.draws_texts
+    drawn = plan.recipe.data.sampling == "balanced"
+    looked_at = any(method.passes for method in plan.recipe.adapt.chain)
+    found = []
+    for stage, steps in zip(plan.stages, steps_of(plan.stages, plan.steps), strict=True):
+        moving = {plan.anatomy.part_of(name) for name in stage.speeds}
+        lowest = [next((p.name for p in tower.parts if p.name in moving), "head") for tower in plan.anatomy.towers]
+        below = [name for name in lowest if not name.endswith("embeddings")]
+        visits = steps / per_epoch
+        why = refusal(plan.recipe.cache, settled, visits, drawn=drawn, varies=varies, elusive=elusive)
+        why = why or ("what is added to the loss looks at all of the model" if looked_at else "")
+        found.append(Kept(stage.name, " and ".join(dict.fromkeys(below)), visits, why))
+    return found
