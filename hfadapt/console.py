@@ -53,6 +53,11 @@ class Console:
         if event["serves"]:
             self.line(f"            computed once and kept: {event['says']}")
 
+    def on_pictures(self, event: Mapping[str, Any]) -> None:
+        """Whether the pictures of a split are decoded once."""
+        if event["keeps"]:
+            self.line(f"            pictures of {event['split']} decoded once and kept: {event['says']}")
+
     def on_trained(self, event: Mapping[str, Any]) -> None:
         """The loss, for the next line or bar."""
         self.loss = f"loss {float(event['loss']):.4f}"

@@ -1,10 +1,11 @@
-"""What the cache will keep in each stage, as far as a plan tells."""
+"""What the caches will keep, as far as a plan tells."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from hfadapt import settings
+from hfadapt.training import pictures as decoded
 from hfadapt.training.caching import refusal
 from hfadapt.training.stages import steps_of
 
@@ -27,6 +28,23 @@ class Kept(NamedTuple):
     def serves(self) -> bool:
         """Whether the run will try."""
         return bool(self.below) and not self.refused
+
+
+class Pictures(NamedTuple):
+    """Of the training split."""
+
+    side: int | None
+    """The shorter side that they have at most before they are varied, in pixels; None where they are not."""
+    refused: str
+    """Why they are not kept decoded; empty where they may be."""
+
+
+def pictures(plan: Plan) -> Pictures | None:
+    """None where the task reads none."""
+    if plan.recipe.task.modality == "text":
+        return None
+    epochs = plan.steps / settings.steps_per_epoch(plan.settled, len(plan.data.splits["train"]), 1)
+    return Pictures(plan.recipe.task.working_side(plan.processor), decoded.refusal(plan.recipe.cache, epochs))
 
 
 def prefixes(plan: Plan) -> list[Kept]:

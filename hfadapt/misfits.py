@@ -46,6 +46,9 @@ def misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes:
         says = "Models of pictures are held in float32 here; their processors give nothing else."
         hint = "Compute in half precision with `train.bf16: true` instead."
         problems.append(Problem(says, "model.dtype", recipe.origin("model.dtype"), hint))
+    if recipe.cache.pictures == "on" and recipe.task.modality == "text":
+        says = "The task reads no pictures that could be kept."
+        problems.append(Problem(says, "cache.pictures", recipe.origin("cache.pictures"), "Remove it."))
     problems += _of_method(recipe, settled)
     if recipe.data.sampling == "balanced" and data.labels.kind != "label":
         says = "Balanced sampling needs one label a row."

@@ -106,7 +106,8 @@ class Data(Section):
 
 
 class Cache(Section):
-    """Keeping what lies below everything that trains, instead of computing it in each epoch. A word is its `use`."""
+    """Keeping what would be the same in each epoch: what lies below everything that trains, and decoded pictures.
+    A word is its `use`."""
 
     use: Literal["auto", "on", "off"] = "auto"
     """`auto`: where a row is seen more than once and reading is faster than computing; `on`: wherever it is exact."""
@@ -115,6 +116,9 @@ class Cache(Section):
     views: Annotated[int, Field(ge=1)] | None = None
     """How many variants of each training picture are kept where pictures are augmented. Without, augmented pictures
     are computed anew in each epoch."""
+    pictures: Literal["auto", "on", "off"] | None = None
+    """Keeping pictures decoded. `auto`: where a row is seen more than once and reading is faster than decoding; `on`:
+    wherever it is exact. By default `auto`, and `off` where `use` is."""
     most: Annotated[float, Field(gt=0)] = 20.0
     """The most GiB that all caches of this machine take together."""
 

@@ -11,7 +11,7 @@ from hfadapt import settings
 from hfadapt.backbones._source import shown_name
 from hfadapt.errors import count
 from hfadapt.folder import SHEET, Run
-from hfadapt.keeping import prefixes
+from hfadapt.keeping import pictures, prefixes
 from hfadapt.methods.base import Stage
 from hfadapt.planning import Plan, label_counts
 
@@ -115,6 +115,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
             for stage in plan.stages
         ],
         "cache": [{"stage": its.stage, "below": its.below, "refused": its.refused} for its in prefixes(plan)],
+        "pictures": found._asdict() if (found := pictures(plan)) else None,
         "settings": {n: {"value": v, "origin": o} for n, (v, o) in settings_with_origin(plan).items()},
         "versions": versions(),
     }
@@ -156,6 +157,9 @@ def plan_lines(plan: Plan, *, full: bool = True) -> Iterator[str]:
                 f"off: {why}" if why else f"{plan.recipe.cache.use}: what lies below {below} is computed once for a row"
             )
             yield f"cache   stage '{stage}', {says}"
+    if found := pictures(plan):
+        small = f"opened at {found.side} pixels a side to be varied; " if found.side else ""
+        yield f"images  {small}" + (found.refused or "each is decoded once where that is faster")
     if full:
         yield from _tree_lines(plan)
         yield ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -73,10 +74,17 @@ class PictureTask(Task):
         """Whether the training pictures are augmented."""
         return self.augments
 
+    def working_side(self, processor: Any) -> int | None:
+        """The shorter side, in pixels, that a training picture is opened at before it is augmented.
+
+        The least part that a crop keeps, 4:3, then still has the model's size; twice that is enough for anything.
+        """
+        return _working_side(self.augment.crop, _size(processor)) if self.augments else None
+
     def vary(self, rows: Columns, processor: Any, draws: Sequence[np.random.Generator]) -> Columns:
         """The rows with augmented pictures."""
-        augmenter = _augmenter(self.augment, picture_size(processor))
-        pictures = [augmenter(opened(cell), draw) for cell, draw in zip(rows["image"], draws, strict=True)]
+        augmenter, side = _augmenter(self.augment, _size(processor)), self.working_side(processor)
+        pictures = [augmenter(opened(cell, side), draw) for cell, draw in zip(rows["image"], draws, strict=True)]
         return {**rows, "image": pictures}
 
 
@@ -118,12 +126,23 @@ def picture_size(processor: Any, width: int = 64) -> tuple[int, int]:
     return tuple(pixels([Image.new("RGB", (width, 64))], processor)[0].shape[1:])  # type: ignore[return-value]
 
 
+@lru_cache(maxsize=4)
+def _size(processor: Any) -> tuple[int, int]:
+    # Asked for each batch, and found by processing a picture.
+    return picture_size(processor)
+
+
+def _working_side(least: float | None, size: tuple[int, int]) -> int:
+    most = 2 * max(size)
+    return min(most, math.ceil(max(size) / math.sqrt(least * 3 / 4))) if least else most
+
+
 def pixels(pictures: Sequence[Any], processor: Any, *, cropped: bool = False) -> list[np.ndarray]:
     """Model inputs of pictures, (3, height, width) float32 each.
 
-    pictures: cells, or RGB pictures of Pillow, or None for one that nobody will look at, which comes out as a lone
-    pixel; cropped: whether pictures of Pillow have the model's size already, and the processor is not to take their
-    middle once more.
+    pictures: cells, or RGB pictures of Pillow, or inputs that were made already, or None for one that nobody will
+    look at, which comes out as a lone pixel; cropped: whether pictures of Pillow have the model's size already, and
+    the processor is not to take their middle once more.
 
     Raises:
         DataError: a picture can't be read any more.
@@ -132,6 +151,8 @@ def pixels(pictures: Sequence[Any], processor: Any, *, cropped: bool = False) ->
 
     if all(one is None for one in pictures):
         return [np.zeros((3, 1, 1), np.float32)] * len(pictures)
+    if all(isinstance(one, np.ndarray) for one in pictures):
+        return list(pictures)
     images = getattr(processor, "image_processor", processor)
     done = cropped and not any(isinstance(one, Mapping) for one in pictures) and hasattr(images, "do_resize")
     # That of timm's models gives tensors only, and takes no further arguments.
@@ -140,18 +161,48 @@ def pixels(pictures: Sequence[Any], processor: Any, *, cropped: bool = False) ->
     return list(encoded["pixel_values"].numpy())
 
 
-def opened(cell: Any) -> Any:
+def unscaled(pictures: Sequence[Any], processor: Any) -> list[np.ndarray]:
+    """What a processor makes of cells before it rescales and normalises them, (3, height, width) uint8 each.
+
+    Raises:
+        DataError: a picture can't be read any more.
+        TypeError: it makes something else.
+    """
+    import numpy as np
+
+    images = getattr(processor, "image_processor", processor)
+    found = images([opened(one) for one in pictures], return_tensors="pt", do_rescale=False, do_normalize=False)
+    made = found["pixel_values"].numpy()
+    if made.dtype != np.uint8:
+        raise TypeError(f"its pixels are {made.dtype} before they are rescaled")
+    return list(made)
+
+
+def tones(processor: Any) -> np.ndarray:
+    """What a processor makes of each of the 256 values of a pixel by rescaling and normalising, (3, 256) float32."""
+    import numpy as np
+    from PIL import Image
+
+    ramp = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, :, None], (16, 256, 3))
+    images = getattr(processor, "image_processor", processor)
+    found = images([Image.fromarray(ramp)], return_tensors="pt", do_resize=False, do_center_crop=False)
+    return np.ascontiguousarray(found["pixel_values"][0, :, 0].numpy())
+
+
+def opened(cell: Any, side: int | None = None) -> Any:
     """An RGB picture of Pillow, from a cell or one that is open already.
+
+    side: how many pixels the shorter side of a cell's picture may have at most; all by default.
 
     Raises:
         DataError: it can't be read.
     """
-    from hfadapt.data.images import PictureError, open_picture
+    from hfadapt.data.images import PictureError, open_picture, open_small
 
     if not isinstance(cell, Mapping):
         return cell
     try:
-        return open_picture(cell)
+        return open_small(cell, side) if side else open_picture(cell)
     except PictureError as error:
         raise DataError(Problem(where=str(cell.get("path") or ""), says=str(error))) from error
 

@@ -153,6 +153,10 @@ class MaskedPictures(Masked):
         """Any picture can be masked."""
         return True
 
+    def working_side(self, processor: Any) -> int | None:
+        """That of the recipe's task."""
+        return self.task.working_side(processor)  # type: ignore[no-any-return]
+
     def vary(self, rows: Columns, processor: Any, draws: Sequence[np.random.Generator]) -> Columns:
         """Pixels, varied as the recipe says, with `bool_masked_pos`, (patches,), and `labels`: masked pixels alone.
 

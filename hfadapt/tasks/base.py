@@ -86,6 +86,13 @@ class Task(Variant):
         """Whether training pictures are changed at random."""
         return False
 
+    def working_side(self, processor: Any) -> int | None:
+        """The shorter side, in pixels, that a training picture has at most before it is varied.
+
+        None where pictures are taken as they are.
+        """
+        return None
+
     @property
     def prompts(self) -> Prompts | None:
         """What reading the rows depends on where classes are asked for by their names; None elsewhere."""

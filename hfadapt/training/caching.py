@@ -155,7 +155,7 @@ def open_cache(
     key = _key(model, found, rows, options)
     whole = (home() / key / "whole.json").exists()
     # Timings differ, and folders change; all processes do what the first one finds.
-    pays, whole, says = _agreed((pays, whole, says))
+    pays, whole, says = agreed((pays, whole, says))
     if options.use == "auto" and not pays and not whole:
         return None, f"computing again is as fast: {says}"
     most = int(options.most * 2**30)
@@ -172,7 +172,7 @@ def open_cache(
     return Cache(found, store, key, device), says
 
 
-def _agreed(value: Any) -> Any:
+def agreed(value: Any) -> Any:
     """What the first process says."""
     from accelerate.utils import broadcast_object_list
 

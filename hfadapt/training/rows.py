@@ -106,6 +106,8 @@ class Visits:
     labels: Labels
     seed: int = 0
     trains: bool = False
+    pictures: Callable[[Any, Sequence[int]], list[Any]] | None = None
+    """Gives the pictures of some rows of the table where they are kept decoded; see `training.pictures`."""
 
     @property
     def changes(self) -> bool:
@@ -140,7 +142,10 @@ class Visits:
         return np.zeros_like(row["pixel_values"])
 
     def _encoded(self, places: Sequence[tuple[int, int]], part: int) -> list[dict[str, Any]]:
-        columns = dict(self.table[[row for _, row in places]])
+        which = [row for _, row in places]
+        columns = dict((self.unseen if self.pictures else self.table)[which])
+        if self.pictures:
+            columns["image"] = self.pictures(self.table, which)
         targets = columns.pop("labels", None)
         varied = self.trains and self.task.varies
         inputs = self.task.vary(columns, self.processor, self._draws(places, part)) if varied else columns

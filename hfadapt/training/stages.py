@@ -21,7 +21,7 @@ from hfadapt.errors import HfadaptError
 from hfadapt.methods.base import Companion, Stage, Term
 from hfadapt.recipe import Cache as Options
 from hfadapt.settings import EARLY_STOPPING, steps_per_epoch
-from hfadapt.training import checkpoints
+from hfadapt.training import checkpoints, pictures
 from hfadapt.training.accompanying import Company
 from hfadapt.training.caching import Cache, open_cache, refusal
 from hfadapt.training.freezing import only
@@ -148,7 +148,8 @@ def _run(
     trainer = _trainer(model, now, training, callbacks, moments, terms)
     if cache:
         trainer.cache, trainer.data_collator = cache, Collate(training.collator)
-    trainer.train(resume_from_checkpoint=str(now.checkpoint) if now.checkpoint else None)
+    with pictures.kept(_decoded(now, training, cache), training.cache, journal, now.stage.name):
+        trainer.train(resume_from_checkpoint=str(now.checkpoint) if now.checkpoint else None)
     company.end()
     training.loss.task.constrain(model)
     if cache:
@@ -179,6 +180,18 @@ def _cache(model: nn.Module, now: _Now, training: Training, journal: Journal, te
         )
     journal("cache", stage=now.stage.name, serves=bool(cache), says=says)
     return cache
+
+
+def _decoded(now: _Now, training: Training, cache: Cache | None) -> list[tuple[str, Rows, float]]:
+    """Of both splits the name, the rows, and how often each picture is to be decoded in this stage and later ones."""
+    settled, left = training.settled, training.steps - now.earlier
+    epochs = left / steps_per_epoch(settled, len(training.train), PartialState().num_processes)
+    times = {"no": 0.0, "steps": left / now.arguments.eval_steps if now.arguments.eval_steps else epochs}
+    evaluations = times.get(str(settled["eval_strategy"]), epochs)
+    if cache:
+        views = training.cache.views if training.train.varies and training.cache.views else 1
+        epochs, evaluations = (0, 0) if cache.store.whole else (min(views, epochs), min(1, evaluations))
+    return [("train", training.train, epochs), ("validation", training.validation, evaluations)]
 
 
 def _told(model: nn.Module, stage: Stage, arguments: TrainingArguments) -> dict[str, Any]:

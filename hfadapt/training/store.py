@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_WHOLE = "whole.json"
+WHOLE = "whole.json"
 """Written last; a store without it is a draft."""
 
 
@@ -34,7 +34,7 @@ class Store:
     @property
     def whole(self) -> bool:
         """Whether it was sealed."""
-        return (self.folder / _WHOLE).exists()
+        return (self.folder / WHOLE).exists()
 
     def write(self, places: np.ndarray, tensors: Sequence[Tensor], lengths: Sequence[Any]) -> None:
         """tensors: one an array, rows first; lengths: one an array: how much of each row's first dimension counts,
@@ -65,7 +65,7 @@ class Store:
     def seal(self, home: Path, about: Mapping[str, Any]) -> None:
         """Say that it is whole, and move it to where others find it; another run may have been first."""
         self.flush()
-        (self.folder / _WHOLE).write_text(json.dumps(about), encoding="utf-8")
+        (self.folder / WHOLE).write_text(json.dumps(about), encoding="utf-8")
         try:
             self.folder.rename(home)
         except OSError:
@@ -88,13 +88,19 @@ def _mapped(path: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> np.memma
 
 def make_room(home: Path, size: int, most: int) -> None:
     """Remove the whole stores that were used longest ago until `size` bytes more are within `most`."""
-    stores = [path for path in home.glob("*") if (path / _WHOLE).exists()] if home.is_dir() else []
-    stores.sort(key=lambda path: (path / _WHOLE).stat().st_mtime)
-    used = {path: sum(f.stat().st_blocks * 512 for f in path.iterdir()) for path in stores}
+    stores = [path for path in home.glob("*") if (path / WHOLE).exists()] if home.is_dir() else []
+    stores.sort(key=lambda path: (path / WHOLE).stat().st_mtime)
+    used = {path: _taken(path) for path in stores}
     while stores and sum(used[path] for path in stores) + size > most:
         shutil.rmtree(stores.pop(0), ignore_errors=True)
 
 
+def _taken(store: Path) -> int:
+    """Bytes that a store takes, or will when it is full."""
+    about = json.loads((store / WHOLE).read_text(encoding="utf-8"))
+    return max(about.get("bytes", 0), sum(file.stat().st_blocks * 512 for file in store.iterdir()))
+
+
 def touch(store: Path) -> None:
     """Note that a whole store was used."""
-    (store / _WHOLE).touch()
+    (store / WHOLE).touch()

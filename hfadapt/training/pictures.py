@@ -1,0 +1,286 @@
+"""Pictures that are decoded once: kept on disk as they are in memory, and read instead of being decoded again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from accelerate import PartialState
+from PIL import Image
+
+from hfadapt.errors import HfadaptError, one_line
+from hfadapt.recipe import Cache as Options
+from hfadapt.tasks._pictures import opened, picture_size, pixels, tones, unscaled
+from hfadapt.training.caching import agreed, home
+from hfadapt.training.rows import Rows, Visits
+from hfadapt.training.store import WHOLE, make_room, touch
+
+_MARK = np.dtype([("digest", np.uint64), ("shape", np.int32, (3,))])
+_TRIED = 8
+"""Rows that are decoded to see what it takes, and whether what is kept gives the very same."""
+_BYTES_PER_SECOND = 1e9
+"""What a disk whose pages are in memory gives, and takes, at least."""
+_LONG = 3
+"""A picture that is varied and whose longer side has more than so many times its shorter one is not kept."""
+_FORM = 1
+"""Grows where what is kept changes."""
+
+
+class Album:
+    """Pixels of rows on disk, a place for each; a place that was never written takes no room.
+
+    A row is there where the digest of its pixels agrees with its mark. So nothing that a crash left half written
+    counts, and any number of processes and runs may read and fill one album: each would write the same.
+    """
+
+    def __init__(self, folder: Path, room: int):
+        """folder: made by `bind`; room: bytes of a place."""
+        self.folder, self.room, self.fills = folder, room, True
+        self.marks = np.memmap(folder / "marks", _MARK, "r+")
+        self.file = (folder / "pixels").open("r+b", buffering=0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A memory map would be pickled as a copy, to which worker processes write in vain.
+        return Album, (self.folder, self.room)
+
+    def read(self, row: int) -> np.ndarray | None:
+        """The pixels of a row, uint8 of three dimensions, if they are there."""
+        mark = self.marks[row]
+        shape = tuple(mark["shape"].tolist())
+        if not (mark["digest"] and 0 < (size := int(np.prod(shape))) <= self.room):
+            return None
+        data = os.pread(self.file.fileno(), size, row * self.room)
+        if xxhash.xxh3_64_intdigest(data, row) != mark["digest"]:
+            return None
+        return np.frombuffer(data, np.uint8).reshape(shape)
+
+    def write(self, row: int, pixels: np.ndarray) -> None:
+        """pixels: uint8, of three dimensions; those that find no room are not kept."""
+        data = pixels.tobytes()
+        if len(data) > self.room or not self.fills:
+            return
+        try:
+            self.fills = os.pwrite(self.file.fileno(), data, row * self.room) == len(data)
+        except OSError:
+            self.fills = False  # The disk is full: what is not there is decoded as ever.
+        if self.fills:
+            self.marks[row] = (xxhash.xxh3_64_intdigest(data, row), pixels.shape)
+
+
+def bind(folder: Path, rows: int, room: int, size: int) -> Album:
+    """The album in a folder, made if it is not there; size: bytes that it will take, which `make_room` reads.
+
+    Raises:
+        OSError: the disk is full, or the folder may not be written.
+    """
+    if not (folder / WHOLE).exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        try:
+            # Not a hole: to write into one that is mapped ends the process where the disk is full.
+            (draft / "marks").write_bytes(bytes(rows * _MARK.itemsize))
+            with (draft / "pixels").open("wb") as file:
+                file.truncate(rows * room)
+            (draft / WHOLE).write_text(json.dumps({"rows": rows, "bytes": size}), encoding="utf-8")
+            draft.rename(folder)
+        except OSError:
+            # Another run may have been first; else there is nothing to open below.
+            shutil.rmtree(draft, ignore_errors=True)
+    touch(folder)
+    return Album(folder, room)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a table's rows, from an album, which is filled along the way."""
+
+    album: Album
+    make: Callable[[Sequence[Any]], list[np.ndarray]]
+    """From cells to pixels."""
+    show: Callable[[np.ndarray], Any]
+    """From pixels to what a task varies or encodes."""
+
+    def __call__(self, table: Any, rows: Sequence[int]) -> list[Any]:
+        """Of some rows of the table that the album was bound for."""
+        found = [self.album.read(row) for row in rows]
+        missing = [i for i, one in enumerate(found) if one is None]
+        if missing:
+            cells = table[[rows[i] for i in missing]]["image"]
+            for i, made in zip(missing, self.make(cells), strict=True):
+                self.album.write(rows[i], made)
+                found[i] = made
+        return [self.show(one) for one in found if one is not None]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Makes of cells what is kept, and of that what tasks take.
+
+    Of pictures that are varied, that is the opened picture; of others, what the processor makes before it rescales
+    and normalises.
+    """
+
+    processor: Any
+    side: int | None
+    """Of pictures that are varied; see `Task.working_side`."""
+    tones: np.ndarray = field(repr=False)
+    """(3, 256); of pictures that are not."""
+
+    @classmethod
+    def of(cls, visit: Visits) -> Decoded:
+        """For the rows of a split."""
+        side = visit.task.working_side(visit.processor) if visit.trains else None
+        return cls(visit.processor, side, np.empty((3, 0), np.float32) if side else tones(visit.processor))
+
+    def make(self, cells: Sequence[Any]) -> list[np.ndarray]:
+        """Pixels, uint8: (height, width, 3) of pictures that are varied, (3, height, width) of others."""
+        if self.side:
+            return [np.asarray(opened(cell, self.side)) for cell in cells]
+        return unscaled(cells, self.processor)
+
+    def show(self, kept: np.ndarray) -> Any:
+        """An RGB picture of Pillow, or model inputs, (3, height, width) float32."""
+        if self.side:
+            return Image.fromarray(kept)
+        return np.stack([tones[channel] for tones, channel in zip(self.tones, kept, strict=True)])
+
+    def as_ever(self, cells: Sequence[Any]) -> list[Any]:
+        """What `show` has to give."""
+        return [opened(cell, self.side) for cell in cells] if self.side else pixels(cells, self.processor)
+
+    @property
+    def room(self) -> int:
+        """The most bytes of a row."""
+        height, width = (self.side, _LONG * self.side) if self.side else picture_size(self.processor)
+        return 3 * height * width
+
+
+@contextmanager
+def kept(
+    splits: Sequence[tuple[str, Rows, float]], options: Options, journal: Callable[..., None], stage: str
+) -> Iterator[None]:
+    """While a stage trains, pictures of its rows are kept where it is exact and pays; the log says why.
+
+    splits: of each its name, its rows and how often each of them is to be decoded.
+    """
+    shown = [(name, rows, visits) for name, rows, visits in splits if rows.visit and "image" in rows.table.column_names]
+    for name, rows, visits in shown:
+        pictures, says = _opened(rows.visit, options, visits)
+        rows.visit = replace(rows.visit, pictures=pictures)  # type: ignore[type-var]
+        journal("pictures", stage=stage, split=name, keeps=pictures is not None, says=says)
+    try:
+        yield
+    finally:
+        for _, rows, _ in shown:
+            rows.visit = replace(rows.visit, pictures=None)  # type: ignore[type-var]
+
+
+def refusal(options: Options, visits: float) -> str:
+    """Why pictures are not kept, as far as the plan tells; empty where they may be.
+
+    visits: how often each is to be decoded.
+    """
+    wanted = options.pictures or ("off" if options.use == "off" else "auto")
+    if wanted == "off":
+        return "the recipe wants none kept"
+    return "each is decoded once at the most" if wanted == "auto" and visits <= 1 else ""
+
+
+def _opened(visit: Any, options: Options, visits: float) -> tuple[Pictures | None, str]:
+    """The kept pictures of a split, if it pays, and why."""
+    if says := refusal(options, visits):
+        return None, says
+    try:
+        decoded, cells = Decoded.of(visit), _sample(visit.table)
+        if not _exact(decoded, cells):
+            return None, "what the processor does is not the same for each pixel"
+        size, saved = _measured(decoded, cells)
+    except HfadaptError:
+        raise
+    except Exception as error:  # Whatever a processor of any kind raises, a run must not end of it.
+        return None, f"the processor can't be taken apart: {one_line(str(error))[:200]}"
+    rows, cost = len(visit.table), size / _BYTES_PER_SECOND
+    pays = options.pictures == "on" or saved * (visits - 1) > cost * visits
+    says = f"to decode one takes {(saved + cost) * 1000:.1f} ms longer than to read {size / 1024:.0f} KiB"
+    folder = home() / _key(visit, decoded)
+    most, total = int(options.most * 2**30), int(size * rows)
+    # Timings differ, and folders change; all processes do what the first one finds.
+    pays, there, free, says = agreed((pays, (folder / WHOLE).exists(), _free(), says))
+    if not (pays or there):
+        return None, f"decoding is as fast: {says}"
+    if total > most:
+        return None, f"they would take {total / 2**30:.1f} GiB, and `cache.most` is {options.most:g}"
+    if total > free and not there:
+        return None, f"they would take {total / 2**30:.1f} GiB, and the disk has {free / 2**30:.1f} GiB left"
+    with PartialState().local_main_process_first():
+        try:
+            if not (folder / WHOLE).exists():
+                make_room(home(), total, most)
+            album = bind(folder, rows, decoded.room, total)
+        except OSError as error:
+            return None, f"the folder of caches can't be used: {error.strerror}"
+    return Pictures(album, decoded.make, decoded.show), says
+
+
+def _free() -> int:
+    """Bytes that the disk of the caches has left."""
+    folder = home()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _sample(table: Any) -> list[Any]:
+    """Some cells from all over a table."""
+    rows = np.unique(np.linspace(0, len(table) - 1, _TRIED).astype(int)).tolist()
+    return list(table.select_columns("image")[rows]["image"])
+
+
+def _exact(decoded: Decoded, cells: Sequence[Any]) -> bool:
+    """Whether pictures come out of an album bit for bit as they come without."""
+    ours = [np.asarray(decoded.show(one)) for one in decoded.make(cells)]
+    return all(
+        a.dtype == b.dtype and np.array_equal(a, b)
+        for a, b in zip(ours, map(np.asarray, decoded.as_ever(cells)), strict=True)
+    )
+
+
+def _measured(decoded: Decoded, cells: Sequence[Any]) -> tuple[float, float]:
+    """Bytes that a picture takes in the mean, and how many seconds less it takes to show what is in memory already."""
+    began = time.perf_counter()
+    decoded.as_ever(cells)
+    between = time.perf_counter()
+    made = decoded.make(cells)
+    later = time.perf_counter()
+    for one in made:
+        decoded.show(one)
+    shown = time.perf_counter() - later
+    return sum(one.nbytes for one in made) / len(made), (between - began - shown) / len(made)
+
+
+def _key(visit: Visits, decoded: Decoded) -> str:
+    """A digest of all that the kept pixels depend on: the files or bytes, the processor, and what decodes."""
+    images = getattr(visit.processor, "image_processor", visit.processor)
+    about = (_FORM, type(images).__name__, repr(images), decoded.side, version("pillow"), version("transformers"))
+    digest = xxhash.xxh3_128(repr(about).encode())
+    for batch in visit.table.select_columns("image").with_format("arrow").iter(1000):
+        for cell in batch["image"]:
+            content, path = cell["bytes"], cell["path"].as_py()
+            if content.is_valid:
+                digest.update(content.as_buffer())
+            elif path and os.path.exists(path):
+                state = os.stat(path)
+                digest.update(f"{os.path.abspath(path)}:{state.st_size}:{state.st_mtime_ns}".encode())
+            digest.update(b"|")
+    return f"pictures-{digest.hexdigest()}"
