@@ -1,0 +1,114 @@
+"""The last block computed at its first position alone: the same answers and gradients for less."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+
+from hfadapt.backbones.base import anatomy
+from hfadapt.noise import quiet
+from hfadapt.training.leading import leading
+
+READS = ["logits"]
+
+
+def model_of(folder: Path, kind: str) -> nn.Module:
+    auto = AutoModelForImageClassification if kind in PICTURES else AutoModelForSequenceClassification
+    with quiet():
+        model = auto.from_pretrained(folder).eval()
+    return model
+
+
+def batch_of(model: Any) -> dict[str, Tensor]:
+    if model.main_input_name == "pixel_values":
+        side = model.config.image_size
+        return {"pixel_values": torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(0))}
+    ids = torch.randint(5, 40, (4, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def gradients(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    model.zero_grad()
+    model(**batch).logits.square().sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def last(model: nn.Module) -> list[str]:
+    return [tower.block_modules[-1] for tower in anatomy(model).towers]
+
+
+PICTURES = ("vit", "deit", "dinov2", "beit")
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "vit", "deit"])
+def test_gradients_are_those_of_the_whole_block_for_less(backbone: Any, kind: str) -> None:
+    model = model_of(backbone(kind), kind)
+    batch = batch_of(model)
+    with FlopCounterMode(display=False) as whole:
+        expected = gradients(model, batch)
+    with leading(model, last(model), batch, READS) as cut:
+        assert cut == last(model)
+        with FlopCounterMode(display=False) as less:
+            found = gradients(model, batch)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+    # Two blocks, of which the last one costs little more than its keys and values.
+    assert less.get_total_flops() < 0.8 * whole.get_total_flops()
+
+
+@pytest.mark.parametrize("kind", ["albert", "modernbert", "dinov2", "beit", "deberta-v2"])
+def test_it_stands_aside_where_more_is_read_or_attention_is_another(backbone: Any, kind: str) -> None:
+    model = model_of(backbone(kind), kind)
+    with leading(model, last(model), batch_of(model), READS) as cut:
+        assert cut == []
+
+
+def test_a_head_of_zeros_hides_nothing(backbone: Any) -> None:
+    """Whatever is read, the answers are the same; that must not pass for reading the first position only."""
+    for kind, expected in (("dinov2", False), ("vit", True)):
+        model: Any = model_of(backbone(kind), kind)
+        nn.init.zeros_(model.classifier.weight)
+        with leading(model, last(model), batch_of(model), READS) as cut:
+            assert bool(cut) is expected
+
+
+def test_it_leaves_no_trace(backbone: Any) -> None:
+    model: Any = model_of(backbone("bert"), "bert")
+    batch = batch_of(model)
+    expected = gradients(model, batch)
+    with leading(model, last(model), batch, READS):
+        assert model.config._attn_implementation != "sdpa"
+        assert "attn" not in str(model.config.to_json_string())
+    assert model.config._attn_implementation == "sdpa"
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert all(torch.equal(gradient, expected[name]) for name, gradient in gradients(model, batch).items())
+
+
+def test_adapters_on_keys_and_values_see_all_positions(backbone: Any) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    with quiet():
+        model: Any = get_peft_model(
+            model_of(backbone("bert"), "bert"), LoraConfig(r=2, target_modules=["query", "key", "value"])
+        )  # type: ignore[arg-type]
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+    model.eval()
+    batch = batch_of(model)
+    names = [f"base_model.model.{name}" for name in last(model.base_model.model)]
+    expected = gradients(model, batch)
+    with leading(model, names, batch, READS) as cut:
+        assert cut == names
+        found = gradients(model, batch)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
