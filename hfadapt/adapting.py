@@ -32,7 +32,8 @@ from hfadapt.pretraining import carry_out, take_over
 from hfadapt.showing import draw_augmented, plan_yaml
 from hfadapt.training.evaluating import Judged, evaluate
 from hfadapt.training.rows import balanced
-from hfadapt.training.stages import COMPANIONS, Training, train
+from hfadapt.training.stages import COMPANIONS, Training, rows_of_step, train
+from hfadapt.training.streaming import StreamedRows
 from hfadapt.training.trainer import ExactLoss
 from hfadapt.training.watching import Journal, Listener
 
@@ -137,18 +138,20 @@ def _begin(plan: Plan, out: str | Path | None) -> Run:
 def prepare(plan: Plan, run: Run) -> Training:
     """Encode the rows, and gather what all stages share."""
     data, recipe = plan.data, plan.recipe
-    rows = {split: judging.encode(plan, split) for split in ("train", "validation")}
-    targets = np.asarray(rows["train"].table["labels"][:])
+    validation = judging.encode(plan, "validation")
+    train = streamed(plan) if data.stream else judging.encode(plan, "train")
+    # Of a stream, those of its first rows.
+    targets = np.asarray(data.splits["train"]["label"][:] if data.stream else train.table["labels"][:])
     weights = recipe.task.weights(targets, data.labels)
     loss = ExactLoss(recipe.task, data.labels, weights, float(plan.settled.get("label_smoothing_factor", 0.0)))
     processes = PartialState().num_processes
     return Training(
         settled=plan.settled,
-        steps=settings.total_steps(plan.settled, len(rows["train"]), processes),
+        steps=settings.total_steps(plan.settled, len(train), processes),
         loss=loss,
         tally=judging.along(plan),
-        train=rows["train"],
-        validation=rows["validation"],
+        train=train,
+        validation=validation,
         collator=recipe.task.collator(plan.processor),
         folder=run.checkpoints,
         cache=recipe.cache,
@@ -158,6 +161,20 @@ def prepare(plan: Plan, run: Run) -> Training:
 
 def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
     """The backbone with its new head, weights in the precision that the recipe says, and its anatomy.
+def streamed(plan: Plan) -> StreamedRows:
+    """The training rows of a plan whose data are streamed, as many as its steps take."""
+    stream, settled = plan.data.stream, plan.settled
+    assert stream is not None
+    return StreamedRows(
+        stream,
+        plan.recipe.task,
+        plan.processor,
+        seed=settled["seed"],
+        shuffled=settled["train_sampling_strategy"] != "sequential",
+        size=plan.steps * rows_of_step(settled, PartialState().num_processes),
+    )
+
+
 
     Raises:
         HfadaptError: the checkpoint is not what planning saw.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hfadapt import settings
 from hfadapt.training import pictures as decoded
-from hfadapt.training.caching import refusal
+from hfadapt.training.caching import STREAMED, refusal
 from hfadapt.training.stages import steps_of
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Pictures(NamedTuple):
 
 
 def pictures(plan: Plan) -> Pictures | None:
-    """None where the task reads none."""
-    if plan.recipe.task.modality == "text":
+    """None where the task reads none, or training rows are streamed."""
+    if plan.recipe.task.modality == "text" or plan.data.stream:
         return None
     epochs = plan.steps / settings.steps_per_epoch(plan.settled, len(plan.data.splits["train"]), 1)
     return Pictures(plan.recipe.task.working_side(plan.processor), decoded.refusal(plan.recipe.cache, epochs))
@@ -61,6 +61,7 @@ def prefixes(plan: Plan) -> list[Kept]:
         below = [name for name in lowest if not name.endswith("embeddings")]
         visits = steps / per_epoch
         why = refusal(plan.recipe.cache, settled, visits, drawn=drawn, varies=varies, elusive=elusive)
+        why = STREAMED if plan.data.stream else why
         why = why or ("what is added to the loss looks at all of the model" if looked_at else "")
         found.append(Kept(stage.name, " and ".join(dict.fromkeys(below)), visits, why))
     return found

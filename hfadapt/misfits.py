@@ -8,8 +8,13 @@ from typing import Any
 from hfadapt import settings
 from hfadapt.data.loading import Loaded
 from hfadapt.errors import Problem, did_you_mean
+from hfadapt.methods.pretrain import Pretrain
 from hfadapt.recipe import Recipe
 from hfadapt.scoring.kinds import ZERO_SHOT, names_for
+
+_ENDLESS = "How long to train must be said in steps: a stream's end is not known before it is reached."
+_LENGTHS = "The lengths of a stream's rows are not known before they are read."
+_COUNTS = "How many rows of each label a stream has is not known before they are read."
 
 
 def misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes: int) -> list[Problem]:
@@ -54,6 +59,32 @@ def misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes:
         says = "Balanced sampling needs one label a row."
         problems.append(Problem(says, "data.sampling", recipe.origin("data.sampling")))
     return problems
+
+
+def of_stream(recipe: Recipe) -> list[Problem]:
+    """What can't go with training rows that are streamed, told before any row is read."""
+    data, task, train = recipe.data, recipe.task, recipe.train
+    if not data.streaming:
+        if data.shuffle_buffer is None:
+            return []
+        says = "Only rows that are streamed are drawn from a buffer; these are all shuffled."
+        return [_problem(recipe, "data.shuffle_buffer", says, "Remove it, or set data.streaming.")]
+    own = any(isinstance(method, Pretrain) and method.path is None for method in recipe.adapt.chain)
+    by_length = train.get("train_sampling_strategy") == "group_by_length"
+    wrong = (
+        (train.get("max_steps", -1) < 1, "train.max_steps", _ENDLESS, "Set train.max_steps."),
+        (by_length, "train.train_sampling_strategy", _LENGTHS, "Remove it."),
+        ("per_device_train_max_tokens" in train, "train.per_device_train_max_tokens", _LENGTHS, "Remove it."),
+        (data.sampling == "balanced", "data.sampling", _COUNTS, "Remove it."),
+        (task.contrasts, "data.streaming", "Pairs of pictures and texts can't be streamed.", "Remove it."),
+        (task.mixes, "task.augment", "A row of a stream can't be mixed with others.", "Leave out mixup and cutmix."),
+        (own, "adapt.path", "Pretraining reads its rows again and again, and these are streamed.", "Name the rows."),
+    )
+    return [_problem(recipe, field, says, hint) for is_wrong, field, says, hint in wrong if is_wrong]
+
+
+def _problem(recipe: Recipe, field: str, says: str, hint: str) -> Problem:
+    return Problem(says, field, recipe.origin(field), hint)
 
 
 def _of_method(recipe: Recipe, settled: Mapping[str, Any]) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ from hfadapt.data.labels import Labels
 from hfadapt.data.loading import Finding, Loaded, load
 from hfadapt.errors import HfadaptError, Problem, RecipeError, count, one_line
 from hfadapt.methods.base import Stage, Surroundings
-from hfadapt.misfits import misfits
+from hfadapt.misfits import misfits, of_stream
 from hfadapt.noise import quiet
 from hfadapt.pretraining import Pretraining, ask
 from hfadapt.push import hub
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _LOOKED_AT = 5_000
 """How many training rows are measured for their lengths."""
+_STREAMED = {"train_sampling_strategy": "random", "eval_strategy": "steps", "eval_steps": 0.1}
+"""Training arguments where the training rows are streamed: they have no lengths before they are read, and no epochs."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
     Raises:
         HfadaptError: everything that stands in the way; `RecipeError` and `DataError` among them.
     """
-    task, problems = recipe.task, list[Problem]()
+    task, problems = recipe.task, of_stream(recipe)
     own: list[str] | None = None
     with _gathering(problems, recipe):
         source = locate(recipe.model.name, recipe.model.revision, recipe.model.trust_remote_code)
@@ -114,7 +116,7 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         config.use_cache = False
     # Nothing of a model that tells pairs apart depends on the labels.
     same_labels = data.labels.kind == "pairs" or own == list(data.labels.names)
-    settled = settings.resolve({**recipe.train, **recipe.adapt.arguments}, task.score(data.labels.kind), _direction)
+    settled = _settled(recipe, data)
     with _gathering(problems, recipe):
         processor = task.processor(source, config)
         recipe.adapt.prepare(surroundings(recipe, source, config, processor, data.labels))
@@ -146,6 +148,12 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         findings=(*data.findings, *_cut(lengths), *_contrasts(recipe, settled, processes), *notes),
         pretraining=first,
     )
+
+
+def _settled(recipe: Recipe, data: Loaded) -> dict[str, Any]:
+    """The training's arguments."""
+    given = {**(_STREAMED if data.stream else {}), **recipe.train, **recipe.adapt.arguments}
+    return settings.resolve(given, recipe.task.score(data.labels.kind), _direction)
 
 
 def _check_push(recipe: Recipe) -> None:

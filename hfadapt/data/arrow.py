@@ -108,6 +108,32 @@ class DatasetTable(ArrowTable):
         yield from self._dataset.select_columns(columns).with_format("arrow").iter(batch_size=most)
 
 
+class StreamedTable(ArrowTable):
+    """A split of a dataset that is fetched as it is read."""
+
+    def __init__(self, dataset: datasets.IterableDataset, shown: str):
+        super().__init__(shown)
+        self._dataset = dataset
+
+    @cached_property
+    def _features(self) -> dict[str, Any]:
+        try:
+            # What the repository does not say is told from the first rows.
+            return dict(self._dataset.features or self._dataset._resolve_features().features)
+        except Exception as error:
+            raise DataError(self._lost(error)) from error
+
+    def _chunks(self, columns: list[str], most: int) -> Iterator[Any]:
+        try:
+            yield from self._dataset.select_columns(columns).with_format("arrow").iter(batch_size=most)
+        except Exception as error:  # Whatever a file, a server or the way to it may raise.
+            raise DataError(self._lost(error)) from error
+
+    def _lost(self, error: Exception) -> Problem:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        return Problem(where=self.shown, says=f"The rows can't be fetched: {reason}.")
+
+
 def _feature(kind: pa.DataType) -> Any:
     """The feature of an Arrow type that says no more than whether it holds texts, pictures or neither."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 
-from hfadapt.data.arrow import DatasetTable
+from hfadapt.data.arrow import DatasetTable, StreamedTable
 from hfadapt.data.table import Table
 from hfadapt.errors import DataError, Problem, did_you_mean
 
 
-def splits(path: str, name: str | None, revision: str | None) -> dict[str, tuple[Table, ...]]:
+def splits(
+    path: str, name: str | None, revision: str | None, *, streaming: bool = False
+) -> dict[str, tuple[Table, ...]]:
     """The splits of a dataset by the names that it gives them.
+
+    streaming: whether rows are fetched as they are read, and not before.
 
     Raises:
         DataError: it can't be reached, is private or gated, needs code to run, or doesn't exist.
@@ -18,10 +22,12 @@ def splits(path: str, name: str | None, revision: str | None) -> dict[str, tuple
     import datasets
 
     try:
-        found = datasets.load_dataset(path, name, revision=revision)
+        found = datasets.load_dataset(path, name, revision=revision, **({"streaming": True} if streaming else {}))
     except Exception as error:
         raise DataError(_explained(path, error)) from error
     shown = f"{path}/{name}" if name else path
+    if streaming:
+        return {str(split): (StreamedTable(rows, f"{shown} ({split})"),) for split, rows in found.items()}
     return {str(split): (DatasetTable(rows, f"{shown} ({split})"),) for split, rows in found.items()}
 
 

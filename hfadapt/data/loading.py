@@ -21,6 +21,7 @@ from hfadapt.data import (
     sharing,
     sources,
     splits,
+    streaming,
     targets,
 )
 from hfadapt.data.cells import CELL
@@ -30,6 +31,7 @@ from hfadapt.data.labels import Labels
 from hfadapt.data.looking import Looks
 from hfadapt.data.rows import Reading, Rows
 from hfadapt.data.splits import Chosen
+from hfadapt.data.streaming import Stream
 from hfadapt.data.table import BadRow
 from hfadapt.data.table import Finding as Finding
 from hfadapt.data.targets import Targets
@@ -75,6 +77,9 @@ class Loaded:
     """Whether the texts of pairs are made of the labels."""
     new: tuple[str, ...] = ()
     """The labels that only test has rows of, because they are not to be trained on."""
+    stream: Stream | None = None
+    """Where the training rows come from if they are streamed; `splits["train"]` are the first of them then, and the
+    fingerprint is of these."""
 
 
 def load(
@@ -97,6 +102,8 @@ def load(
     """
     images = [role for role, its in roles.items() if its.holds == "image"]
     chosen = splits.choose(data, sources.find(data, images), images)
+    if data.streaming:
+        streaming.refuse(chosen)
     tables = [table for its in chosen.given.values() for table in its]
     chosen_columns = columns.choose(data.columns, roles, tables, prompts=prompts)
     of = {what: [r for r in chosen_columns if roles[r].holds == what] for what in ("text", "image", "target")}
@@ -105,19 +112,15 @@ def load(
     pairs = all(its.optional for its in roles.values() if its.holds == "target")
     prompted = prompts is not None and not of["text"]
     files: list[str] = []
-    read = {
-        split: rows.read(its, chosen_columns, of["text"], files, pictures=of["image"], several=pairs)
-        for split, its in chosen.given.items()
-    }
-    _refuse_unreadable(read, chosen, data, files)
-
+    read = _read(chosen, chosen_columns, of, files, data, several=pairs)
     asks = prompted or not pairs
     answered = _kind(read, kind, data, chosen_columns[target or ""]) if asks else kind([], data.label_separator)
     listed = chosen.given["train"][0].label_names(chosen_columns[target].name) if target else ()
     raw = {split: its.rows for split, its in read.items()}
     # A row whose text is made of its label can't do without.
     telling: Kind = "label" if prompted else answered
-    labels, understood = targets.understand(raw, telling, data, listed=listed, known=known_labels)
+    by = "validation" if data.streaming else "train"
+    labels, understood = targets.understand(raw, telling, data, listed=listed, known=known_labels, by=by)
     new = classes.new_classes(prompts, labels) if prompts else ()
     if prompts and prompted:
         raw = {s: classes.captioned(its, understood[s].ids, labels, roles, prompts) for s, its in raw.items()}
@@ -126,7 +129,7 @@ def load(
     divided = _divided(usable, chosen, labels, seed)
     order = [role for role in roles if role in chosen_columns or (prompted and roles[role].holds == "text")]
     finished = building.finish(classes.without(divided, labels, new) if new else divided, target, order, labels)
-    return Loaded(
+    loaded = Loaded(
         splits=finished.splits,
         labels=labels,
         columns=chosen_columns,
@@ -138,6 +141,50 @@ def load(
         prompted=prompted,
         new=new,
     )
+    return _streamed(loaded, chosen, of, data) if data.streaming else loaded
+
+
+def _read(
+    chosen: Chosen,
+    chosen_columns: Mapping[str, Column],
+    of: Mapping[str, list[str]],
+    files: list[str],
+    data: Data,
+    *,
+    several: bool,
+) -> dict[str, Reading]:
+    """The rows of the splits that have some; of a stream, the first. of: what a column holds → the roles."""
+    read = {
+        split: rows.read(
+            its,
+            chosen_columns,
+            of["text"],
+            files,
+            pictures=of["image"],
+            several=several,
+            most=streaming.LOOKED_AT if data.streaming and split == "train" else None,
+        )
+        for split, its in chosen.given.items()
+    }
+    _refuse_unreadable(read, chosen, data, files)
+    return read
+
+
+def _streamed(loaded: Loaded, chosen: Chosen, of: Mapping[str, list[str]], data: Data) -> Loaded:
+    """The same with the stream that its training rows are the first of."""
+    stream = Stream(
+        tables=chosen.given["train"],
+        columns=loaded.columns,
+        texts=of["text"],
+        pictures=of["image"],
+        labels=loaded.labels,
+        origin="data.labels" if data.labels else "validation",
+        separator=data.label_separator,
+        skips=data.on_bad_row == "skip",
+        buffer=data.shuffle_buffer,
+    )
+    findings = (streaming.announced(len(loaded.splits["train"])), *loaded.findings)
+    return replace(loaded, stream=stream, findings=findings, made=loaded.made | {"train": streaming.MADE})
 
 
 def _checked(
@@ -159,6 +206,8 @@ def _checked(
     bad = {split: _bad(its, refused[split], files) for split, its in read.items()}
     usable = {split: _usable(its, refused[split], understood[split], looks, split) for split, its in raw.items()}
     same = targets.constant(usable["train"].ids, labels)
+    if data.streaming:
+        same = streaming.constant(same)
     # Where rows of train can't be used, mending them may bring other targets.
     skipped = _settled(bad, read, data, () if bad["train"] else same)
     if same:

@@ -78,6 +78,9 @@ class _Reader:
         self._file = array("i")
         self._line = array("q")
 
+    def __len__(self) -> int:
+        return len(self._line)
+
     def add(self, batch: Batch, table: Table, file: int) -> None:
         """Take the rows of a batch whose inputs are what they should be; its columns stand in the order of the roles.
 
@@ -149,10 +152,12 @@ def read(
     *,
     pictures: Sequence[str] = (),
     several: bool = False,
+    most: int | None = None,
 ) -> Reading:
     """The rows of a split; `files` grows by the files that it doesn't name yet.
 
-    texts, pictures: the roles that hold them; several: a list of texts makes a row of each.
+    texts, pictures: the roles that hold them; several: a list of texts makes a row of each; most: no more usable
+    rows than these are taken.
     """
     reader = _Reader(list(columns), texts, pictures, several)
     fatal: list[Problem] = []
@@ -161,6 +166,8 @@ def read(
             file = _registered(table, files)
             for batch in table.batches([column.name for column in columns.values()], reader.bad):
                 reader.add(batch, table, file)
+                if most and len(reader) >= most:
+                    return Reading(reader.rows().where(np.arange(len(reader)) < most), reader.bad, fatal)
         except DataError as error:
             fatal += error.problems
     return Reading(reader.rows(), reader.bad, fatal)

@@ -45,7 +45,7 @@ def find(data: Data, pictures: Sequence[str] = ()) -> Source:
     else:
         found = local.splits(data.path, data)
     if found is None:
-        return Source(shown, hub.splits(shown, data.name, data.revision))
+        return Source(shown, hub.splits(shown, data.name, data.revision, streaming=data.streaming))
     wrong = [field for field in ("name", "revision") if getattr(data, field) is not None]
     if wrong:
         says = f"Only a dataset on the Hub has one; '{shown}' is none."

@@ -37,12 +37,19 @@ class Targets:
 
 
 def understand(
-    rows: Mapping[str, Rows], kind: Kind, data: Data, *, listed: Sequence[str], known: Sequence[str] | None
+    rows: Mapping[str, Rows],
+    kind: Kind,
+    data: Data,
+    *,
+    listed: Sequence[str],
+    known: Sequence[str] | None,
+    by: str = "train",
 ) -> tuple[Labels, dict[str, Targets]]:
     """The labels, and the targets of every split.
 
     rows: split → its rows, `train` among them; listed: the labels that the source lists itself;
-    known: those of the checkpoint, whose order is kept where the names are the same.
+    known: those of the checkpoint, whose order is kept where the names are the same; by: the split whose labels
+    there are, where nothing lists them.
 
     Raises:
         DataError: the targets are not of that kind, or `data.labels` doesn't fit.
@@ -50,19 +57,27 @@ def understand(
     answers = {
         split: [answer(value, kind, data.label_separator) for value in its.values] for split, its in rows.items()
     }
-    train = rows["train"]
+    telling = rows[by]
     if kind in {"label", "pairs"}:
-        answers["train"] = _one_type(train, answers["train"])
+        answers[by] = _one_type(telling, answers[by])
         if not data.labels:
-            _refuse_fractions(train)
+            _refuse_fractions(telling)
     if kind == "labels":
-        _refuse_no_lists(train, data)
+        _refuse_no_lists(telling, data)
     if data.labels:
         labels = Labels(kind, _given(data.labels, kind))
     else:
-        labels = choose_labels(kind, _found(answers["train"]), listed=listed, known=known)
-    origin = "data.labels" if data.labels else "train"
+        labels = choose_labels(kind, _found(answers[by]), listed=listed, known=known)
+    origin = "data.labels" if data.labels else by
     return labels, {split: _encode(its, answers[split], labels, origin) for split, its in rows.items()}
+
+
+def within(rows: Rows, labels: Labels, separator: str | None, origin: str) -> Targets:
+    """The targets of rows whose labels are known already.
+
+    separator: what stands between the labels of one row; origin: what the labels are told from, for messages.
+    """
+    return _encode(rows, [answer(value, labels.kind, separator) for value in rows.values], labels, origin)
 
 
 def first(rows: Rows, most: int) -> list[Any]:

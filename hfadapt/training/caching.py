@@ -33,6 +33,8 @@ _BYTES_PER_SECOND = 1e9
 _LOOKED_AT = 256
 """Rows among which short and long ones are sought to try the cache on."""
 _SNAPSHOT = "cache.npy"
+STREAMED = "training rows are read as a stream"
+"""Why there is no cache where they are."""
 
 
 def home() -> Path:

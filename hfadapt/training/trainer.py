@@ -24,6 +24,7 @@ from hfadapt.tasks.base import Task
 from hfadapt.training.caching import Cache
 from hfadapt.training.gathering import gathered
 from hfadapt.training.rows import Order, Rows
+from hfadapt.training.streaming import StreamedRows
 
 _UNDECAYED = re.compile(
     r"(^|[._])(bias|norm|grn|position|wpe|rel_embeddings|(cls|mask|distillation|register)_tokens?|class_embedding|probe"
@@ -272,7 +273,7 @@ class StageTrainer(ExactTrainer):
         loader: DataLoader[Any] = DataLoader(
             rows,
             batch_size=arguments.train_batch_size,
-            sampler=order,
+            sampler=rows.places if isinstance(rows, StreamedRows) else order,
             collate_fn=self.data_collator,
             drop_last=self.drop_last,
             num_workers=arguments.dataloader_num_workers,
