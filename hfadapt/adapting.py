@@ -159,8 +159,6 @@ def prepare(plan: Plan, run: Run) -> Training:
     )
 
 
-def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
-    """The backbone with its new head, weights in the precision that the recipe says, and its anatomy.
 def streamed(plan: Plan) -> StreamedRows:
     """The training rows of a plan whose data are streamed, as many as its steps take."""
     stream, settled = plan.data.stream, plan.settled
@@ -175,6 +173,8 @@ def streamed(plan: Plan) -> StreamedRows:
     )
 
 
+def load_model(plan: Plan) -> tuple[PreTrainedModel, Anatomy]:
+    """The backbone with its new head, weights in the precision that the recipe says, and its anatomy.
 
     Raises:
         HfadaptError: the checkpoint is not what planning saw.

@@ -89,9 +89,6 @@ class Data(Section):
     """What to do about rows that can't be read or have no usable label."""
     sampling: Literal["natural", "balanced"] = "natural"
     """`balanced` draws each label equally often in an epoch (with replacement)."""
-
-    @property
-    def columns(self) -> dict[str, str]:
     streaming: bool = False
     """Read the training rows while training, and never hold them all: csv, tsv, jsonl or parquet files, or a dataset on
     the Hub. Needs `train.max_steps`, and rows of their own for validation and test, whose labels are those there are
@@ -99,6 +96,9 @@ class Data(Section):
     shuffle_buffer: Annotated[int, Field(ge=1)] | None = None
     """With `streaming`: among how many rows, read ahead, the next one is drawn; 10,000, or 1,000 of pictures, by
     default. What lies further apart in the files is not mixed."""
+
+    @property
+    def columns(self) -> dict[str, str]:
         """The columns that the recipe names, by the task's role for them."""
         return dict(self.__pydantic_extra__ or {})
 

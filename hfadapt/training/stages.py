@@ -26,8 +26,8 @@ from hfadapt.training.accompanying import Company
 from hfadapt.training.caching import STREAMED, Cache, open_cache, refusal
 from hfadapt.training.freezing import only
 from hfadapt.training.rows import Collate, Rows
-from hfadapt.training.trainer import ExactLoss, StageTrainer, StreamedScores
 from hfadapt.training.streaming import StreamedRows
+from hfadapt.training.trainer import ExactLoss, StageTrainer, StreamedScores
 from hfadapt.training.watching import Journal, Watch
 
 _OUTCOME = "outcome.pt"
@@ -143,15 +143,15 @@ def _run(
     """Carry out a stage; the model's other parameters are frozen already."""
     company = Company(companions, model, now.stage, training.folder / COMPANIONS, training.settled)
     company.begin(now.arguments.max_steps, now.checkpoint)
+    streamed = training.train if isinstance(training.train, StreamedRows) else None
+    if streamed:
+        each = rows_of_step(training.settled, PartialState().num_processes)
+        streamed.places = range(now.earlier * each, (now.earlier + now.arguments.max_steps) * each)
     cache = _cache(model, now, training, journal, terms)
     watch = Watch(journal, now.stage.name, now.earlier, training.steps, training.loss.task.constrain)
     callbacks = [company, *([cache] if cache else []), watch]
     trainer = _trainer(model, now, training, callbacks, moments, terms)
     if cache:
-    streamed = training.train if isinstance(training.train, StreamedRows) else None
-    if streamed:
-        each = rows_of_step(training.settled, PartialState().num_processes)
-        streamed.places = range(now.earlier * each, (now.earlier + now.arguments.max_steps) * each)
         trainer.cache, trainer.data_collator = cache, Collate(training.collator)
     with pictures.kept(_decoded(now, training, cache), training.cache, journal, now.stage.name):
         trainer.train(resume_from_checkpoint=str(now.checkpoint) if now.checkpoint else None)
@@ -160,7 +160,17 @@ def _run(
     if cache:
         cache.close()
     training.train.kept = training.validation.kept = None
+    if streamed and streamed.stream.skipped.rows:
+        skipped = streamed.stream.skipped
+        first = [{"where": row.where, "says": row.says} for row in skipped.first]
+        journal("rows skipped", stage=now.stage.name, rows=skipped.rows, first=first)
     return trainer
+
+
+def rows_of_step(settled: Mapping[str, Any], processes: int) -> int:
+    """The rows of an optimizer step, all processes together."""
+    each = settled["per_device_train_batch_size"] * settled.get("gradient_accumulation_steps", 1)
+    return int(each * processes)
 
 
 def _cache(model: nn.Module, now: _Now, training: Training, journal: Journal, terms: Sequence[Term]) -> Cache | None:
@@ -174,19 +184,9 @@ def _cache(model: nn.Module, now: _Now, training: Training, journal: Journal, te
         says = STREAMED
     cache = None
     if terms:
-    if streamed and streamed.stream.skipped.rows:
-        skipped = streamed.stream.skipped
-        first = [{"where": row.where, "says": row.says} for row in skipped.first]
-        journal("rows skipped", stage=now.stage.name, rows=skipped.rows, first=first)
         says = "what is added to the loss looks at all of the model"
     if not says:
         cache, says = open_cache(
-def rows_of_step(settled: Mapping[str, Any], processes: int) -> int:
-    """The rows of an optimizer step, all processes together."""
-    each = settled["per_device_train_batch_size"] * settled.get("gradient_accumulation_steps", 1)
-    return int(each * processes)
-
-
             model.to(now.arguments.device),
             (training.train, training.validation),
             training.collator,
