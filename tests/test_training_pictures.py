@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import hfadapt
 from hfadapt.recipe import Recipe
+from hfadapt.training import caching
+from hfadapt.training.pictures import _MARK
 
 TASKS = {
     "classification": {
@@ -50,6 +54,7 @@ def values(task: str, backbones, pictures: Path, **train) -> dict:
         "model": str(backbones[task]),
         "data": {**paths, **COLUMNS[task]},
         "adapt": {"method": "lp-ft", "probe": 0.4},
+        "cache": {"pictures": "on"},
         "train": {
             "num_train_epochs": 3,
             "per_device_train_batch_size": 8,
@@ -113,19 +118,25 @@ def test_a_run_that_was_killed_sees_the_same_pictures_again(whole, step, tmp_pat
     assert scores == again
 
 
-def test_worker_processes_change_nothing(whole, backbones, pictures, tmp_path):
+def test_worker_processes_change_nothing(whole, backbones, pictures, tmp_path, monkeypatch):
+    """They fill an album of their own."""
+    monkeypatch.setenv("HFADAPT_CACHE", str(tmp_path / "caches"))
     task, _, run = whole
     recipe = values(task, backbones, pictures, dataloader_num_workers=2)
     other = hfadapt.adapt(hfadapt.plan(Recipe(**recipe)), tmp_path / "workers")
     (one, _, losses), (two, _, others) = outcome(run.path), outcome(other.path)
     assert losses == others
     assert all(torch.equal(one[name], two[name]) for name in one)
+    albums = [np.fromfile(path, _MARK)["digest"] for path in caching.home().glob("pictures-*/marks")]
+    assert sorted(len(digests) for digests in albums) == [8, 27]
+    assert all(digests.all() for digests in albums)
 
 
 @pytest.mark.slow
 def test_two_processes_end_where_one_does(whole, backbones, pictures, pair, tmp_path):
     """27 pictures, which neither 2 processes nor batches of 8 divide."""
     task, _, run = whole
+    shutil.rmtree(caching.home())
     pair.adapt(values(task, backbones, pictures, per_device_train_batch_size=4), tmp_path / "two")
     (one, scores, losses), (two, others, lost) = outcome(run.path), outcome(tmp_path / "two")
     assert len(losses) > 8 and losses == pytest.approx(lost, abs=1e-6)

@@ -27,7 +27,7 @@ from hfadapt.training.rows import Rows, Visits
 from hfadapt.training.store import WHOLE, make_room, touch
 
 _MARK = np.dtype([("digest", np.uint64), ("shape", np.int32, (3,))])
-_TRIED = 8
+_ROWS_TRIED = 4
 """Rows that are decoded to see what it takes, and whether what is kept gives the very same."""
 _BYTES_PER_SECOND = 1e9
 """What a disk whose pages are in memory gives, and takes, at least."""
@@ -138,9 +138,8 @@ class Decoded:
     """(3, 256); of pictures that are not."""
 
     @classmethod
-    def of(cls, visit: Visits) -> Decoded:
+    def of(cls, visit: Visits, side: int | None) -> Decoded:
         """For the rows of a split."""
-        side = visit.task.working_side(visit.processor) if visit.trains else None
         return cls(visit.processor, side, np.empty((3, 0), np.float32) if side else tones(visit.processor))
 
     def make(self, cells: Sequence[Any]) -> list[np.ndarray]:
@@ -174,7 +173,7 @@ def kept(
 
     splits: of each its name, its rows and how often each of them is to be decoded.
     """
-    shown = [(name, rows, visits) for name, rows, visits in splits if rows.visit and "image" in rows.table.column_names]
+    shown = [(name, rows, visits) for name, rows, visits in splits if _shows(rows)]
     for name, rows, visits in shown:
         pictures, says = _opened(rows.visit, options, visits)
         rows.visit = replace(rows.visit, pictures=pictures)  # type: ignore[type-var]
@@ -184,6 +183,11 @@ def kept(
     finally:
         for _, rows, _ in shown:
             rows.visit = replace(rows.visit, pictures=None)  # type: ignore[type-var]
+
+
+def _shows(rows: Rows) -> bool:
+    """Whether pictures are decoded when rows are visited; a stream's are not in a table."""
+    return rows.visit is not None and "image" in getattr(rows.table, "column_names", ())
 
 
 def refusal(options: Options, visits: float) -> str:
@@ -201,28 +205,28 @@ def _opened(visit: Any, options: Options, visits: float) -> tuple[Pictures | Non
     """The kept pictures of a split, if it pays, and why."""
     if says := refusal(options, visits):
         return None, says
+    side = visit.task.working_side(visit.processor) if visit.trains else None
+    folder, rows = home() / _key(visit, side), len(visit.table)
+    there, free = agreed(((folder / WHOLE).exists(), _free()))
     try:
-        decoded, cells = Decoded.of(visit), _sample(visit.table)
-        if not _exact(decoded, cells):
-            return None, "what the processor does is not the same for each pixel"
-        size, saved = _measured(decoded, cells)
+        decoded = Decoded.of(visit, side)
+        tried = None if there else _tried(decoded, visit.table)
     except HfadaptError:
         raise
     except Exception as error:  # Whatever a processor of any kind raises, a run must not end of it.
         return None, f"the processor can't be taken apart: {one_line(str(error))[:200]}"
-    rows, cost = len(visit.table), size / _BYTES_PER_SECOND
-    pays = options.pictures == "on" or saved * (visits - 1) > cost * visits
-    says = f"to decode one takes {(saved + cost) * 1000:.1f} ms longer than to read {size / 1024:.0f} KiB"
-    folder = home() / _key(visit, decoded)
-    most, total = int(options.most * 2**30), int(size * rows)
-    # Timings differ, and folders change; all processes do what the first one finds.
-    pays, there, free, says = agreed((pays, (folder / WHOLE).exists(), _free(), says))
-    if not (pays or there):
-        return None, f"decoding is as fast: {says}"
-    if total > most:
-        return None, f"they would take {total / 2**30:.1f} GiB, and `cache.most` is {options.most:g}"
-    if total > free and not there:
-        return None, f"they would take {total / 2**30:.1f} GiB, and the disk has {free / 2**30:.1f} GiB left"
+    says, total, most = "an earlier run began with it", 0, int(options.most * 2**30)
+    if tried:
+        total = int(tried.size * rows)
+        # Timings differ; all processes do what the first one finds.
+        pays, says = agreed((tried.saved * (visits - 1) > tried.cost * visits, tried.says))
+        if not tried.exact:
+            return None, "what the processor does last is not the same for each pixel"
+        if not pays and options.pictures != "on":
+            return None, f"decoding is as fast: {says}"
+        if total > min(most, free):
+            limit = f"`cache.most` is {options.most:g}" if total > most else f"the disk has {free / 2**30:.1f} GiB left"
+            return None, f"they would take {total / 2**30:.1f} GiB, and {limit}"
     with PartialState().local_main_process_first():
         try:
             if not (folder / WHOLE).exists():
@@ -241,38 +245,48 @@ def _free() -> int:
     return shutil.disk_usage(folder).free
 
 
-def _sample(table: Any) -> list[Any]:
-    """Some cells from all over a table."""
-    rows = np.unique(np.linspace(0, len(table) - 1, _TRIED).astype(int)).tolist()
-    return list(table.select_columns("image")[rows]["image"])
+@dataclass(frozen=True)
+class _Tried:
+    """What a few rows tell."""
 
-
-def _exact(decoded: Decoded, cells: Sequence[Any]) -> bool:
+    exact: bool
     """Whether pictures come out of an album bit for bit as they come without."""
-    ours = [np.asarray(decoded.show(one)) for one in decoded.make(cells)]
-    return all(
-        a.dtype == b.dtype and np.array_equal(a, b)
-        for a, b in zip(ours, map(np.asarray, decoded.as_ever(cells)), strict=True)
-    )
+    size: float
+    """Bytes of a picture."""
+    saved: float
+    """Seconds less for a picture whose pixels are in memory already."""
+
+    @property
+    def cost(self) -> float:
+        """Seconds to read a picture's pixels, or to write them."""
+        return self.size / _BYTES_PER_SECOND
+
+    @property
+    def says(self) -> str:
+        """A sentence."""
+        return f"to decode one takes {self.saved * 1000:.1f} ms longer than to read {self.size / 1024:.0f} KiB"
 
 
-def _measured(decoded: Decoded, cells: Sequence[Any]) -> tuple[float, float]:
-    """Bytes that a picture takes in the mean, and how many seconds less it takes to show what is in memory already."""
+def _tried(decoded: Decoded, table: Any) -> _Tried:
+    """Keeping compared with decoding, on rows from all over the table."""
+    rows = np.unique(np.linspace(0, len(table) - 1, _ROWS_TRIED).astype(int)).tolist()
+    cells = list(table[rows]["image"])
     began = time.perf_counter()
-    decoded.as_ever(cells)
-    between = time.perf_counter()
+    goal = decoded.as_ever(cells)
+    took = time.perf_counter() - began
     made = decoded.make(cells)
-    later = time.perf_counter()
-    for one in made:
-        decoded.show(one)
-    shown = time.perf_counter() - later
-    return sum(one.nbytes for one in made) / len(made), (between - began - shown) / len(made)
+    began = time.perf_counter()
+    shown = [decoded.show(one) for one in made]
+    saved = took - (time.perf_counter() - began)
+    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(shown, goal, strict=True)]
+    exact = all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
+    return _Tried(exact, sum(one.nbytes for one in made) / len(made), saved / len(made))
 
 
-def _key(visit: Visits, decoded: Decoded) -> str:
+def _key(visit: Visits, side: int | None) -> str:
     """A digest of all that the kept pixels depend on: the files or bytes, the processor, and what decodes."""
     images = getattr(visit.processor, "image_processor", visit.processor)
-    about = (_FORM, type(images).__name__, repr(images), decoded.side, version("pillow"), version("transformers"))
+    about = (_FORM, type(images).__name__, repr(images), side, version("pillow"), version("transformers"))
     digest = xxhash.xxh3_128(repr(about).encode())
     for batch in visit.table.select_columns("image").with_format("arrow").iter(1000):
         for cell in batch["image"]:
