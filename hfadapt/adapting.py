@@ -155,6 +155,8 @@ def prepare(plan: Plan, run: Run) -> Training:
         collator=recipe.task.collator(plan.processor),
         folder=run.checkpoints,
         cache=recipe.cache,
+        unpad=recipe.model.unpad,
+        blocks=plan.anatomy.block_modules if recipe.task.modality == "text" else (),
         chances=balanced(targets) if recipe.data.sampling == "balanced" else None,
     )
 

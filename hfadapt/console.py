@@ -53,6 +53,11 @@ class Console:
         if event["serves"]:
             self.line(f"            computed once and kept: {event['says']}")
 
+    def on_unpad(self, event: Mapping[str, Any]) -> None:
+        """Whether blocks compute tokens only."""
+        if event["serves"]:
+            self.line(f"            {event['says']}")
+
     def on_pictures(self, event: Mapping[str, Any]) -> None:
         """Whether the pictures of a split are decoded once."""
         if event["keeps"]:

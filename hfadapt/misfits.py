@@ -51,6 +51,9 @@ def misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes:
         says = "Models of pictures are held in float32 here; their processors give nothing else."
         hint = "Compute in half precision with `train.bf16: true` instead."
         problems.append(Problem(says, "model.dtype", recipe.origin("model.dtype"), hint))
+    if recipe.model.unpad == "on" and recipe.task.modality != "text":
+        says = "Only the blocks of models that read texts, and nothing else, do without padding."
+        problems.append(Problem(says, "model.unpad", recipe.origin("model.unpad"), "Remove it."))
     if recipe.cache.pictures == "on" and recipe.task.modality == "text":
         says = "The task reads no pictures that could be kept."
         problems.append(Problem(says, "cache.pictures", recipe.origin("cache.pictures"), "Remove it."))

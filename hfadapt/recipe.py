@@ -46,6 +46,9 @@ class Model(Section):
     """The attention kernel; what transformers chooses by default."""
     trust_remote_code: bool = False
     """Run Python code that the checkpoint brings with it. Only for checkpoints that you trust."""
+    unpad: Literal["auto", "on", "off"] = "auto"
+    """Whether the blocks of a text model compute tokens only, without padding, which changes no answer. `auto`: batches
+    of which more than a fifth is padding; `on`: all that have any. Where it would not be exact, it is not done."""
 
     @model_validator(mode="before")
     @classmethod

@@ -58,9 +58,13 @@ def settings_with_origin(plan: Plan) -> dict[str, tuple[Any, str]]:
         elif name in plan.recipe.train:
             found[name] = (value, plan.recipe.origin(f"train.{name}") or "recipe")
         elif value != upstream:
-            reason = settings.DEFAULTS[name][1] if name in settings.DEFAULTS else "follows from the recipe"
+            reason = settings.DEFAULTS[name][1] if name in settings.DEFAULTS else _reason(name)
             found[name] = (value, f"hfadapt default: {reason}" if name in settings.DEFAULTS else reason)
     return found
+
+
+def _reason(name: str) -> str:
+    return f"hfadapt default: {why}" if (why := settings.REASONS.get(name)) else "follows from the recipe"
 
 
 def moving(plan: Plan, stage: Stage) -> dict[str, tuple[int, int, tuple[float, ...]]]:
@@ -116,6 +120,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
         ],
         "cache": [{"stage": its.stage, "below": its.below, "refused": its.refused} for its in prefixes(plan)],
         "pictures": found._asdict() if (found := pictures(plan)) else None,
+        "padding": padding(plan) if plan.lengths else None,
         "settings": {n: {"value": v, "origin": o} for n, (v, o) in settings_with_origin(plan).items()},
         "versions": versions(),
     }
@@ -130,6 +135,21 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
         e = plan.estimate
         result["estimate"] = {"seconds": round(e.seconds, 1), "memory_bytes": e.memory, "basis": e.basis}
     return result
+
+
+def padding(plan: Plan) -> str:
+    """What blocks do about padding, as far as the plan tells; whether it is exact is tried when training begins."""
+    from hfadapt.training.unpadding import FULLEST, refusal
+
+    use = plan.recipe.model.unpad
+    if says := refusal(use, plan.settled):
+        return f"computed like tokens: {says}"
+    most = 1 - FULLEST[use]
+    return (
+        f"left out of the blocks, in batches of which more than {most:.0%} is padding"
+        if most
+        else "left out of the blocks"
+    )
 
 
 def plan_yaml(plan: Plan) -> str:
@@ -207,6 +227,8 @@ def _data_lines(plan: Plan) -> Iterator[str]:
     if lengths:
         most = f"{lengths.longest:,} at most, cut to {lengths.limit}"
         yield f"        lengths: {lengths.median} tokens in the median, {most}"
+        if plan.recipe.model.unpad != "auto":
+            yield f"        padding: {padding(plan)}"
     if data.skipped:
         yield f"        {count(len(data.skipped), 'row')} skipped; see bad_rows.jsonl in the run folder"
 

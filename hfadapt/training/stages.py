@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -21,7 +22,7 @@ from hfadapt.errors import HfadaptError
 from hfadapt.methods.base import Companion, Stage, Term
 from hfadapt.recipe import Cache as Options
 from hfadapt.settings import EARLY_STOPPING, steps_per_epoch
-from hfadapt.training import checkpoints, pictures
+from hfadapt.training import checkpoints, pictures, unpadding
 from hfadapt.training.accompanying import Company
 from hfadapt.training.caching import STREAMED, Cache, open_cache, refusal
 from hfadapt.training.freezing import only
@@ -55,6 +56,10 @@ class Training:
     """Where checkpoints go."""
     cache: Options = field(default_factory=Options)
     """Whether what lies below all that moves is kept."""
+    unpad: str = "auto"
+    """Whether blocks compute tokens only; see `recipe.Model`."""
+    blocks: tuple[str, ...] = ()
+    """The modules of a text model's blocks, before an adapter wrapped it."""
     chances: np.ndarray | None = None
     """How likely each training row is drawn, (rows,); None draws each once an epoch."""
 
@@ -153,7 +158,13 @@ def _run(
     trainer = _trainer(model, now, training, callbacks, moments, terms)
     if cache:
         trainer.cache, trainer.data_collator = cache, Collate(training.collator)
-    with pictures.kept(_decoded(now, training, cache), training.cache, journal, now.stage.name):
+    decoded = _decoded(now, training, cache)
+    with (
+        pictures.kept(decoded, training.cache, journal, now.stage.name),
+        _unpadding(model, now, training, cache) as (serves, says),
+    ):
+        if says:
+            journal("unpad", stage=now.stage.name, serves=serves, says=says)
         trainer.train(resume_from_checkpoint=str(now.checkpoint) if now.checkpoint else None)
     company.end()
     training.loss.task.constrain(model)
@@ -210,6 +221,26 @@ def _decoded(now: _Now, training: Training, cache: Cache | None) -> list[tuple[s
         views = training.cache.views if training.train.varies and training.cache.views else 1
         epochs, evaluations = (0, 0) if cache.store.whole else (min(views, epochs), min(1, evaluations))
     return [("train", training.train, epochs), ("validation", training.validation, evaluations)]
+
+
+def _unpadding(
+    model: nn.Module, now: _Now, training: Training, cache: Cache | None
+) -> AbstractContextManager[tuple[bool, str]]:
+    """While it lasts, the blocks of a text model compute tokens only, where that changes nothing."""
+    rows = training.validation
+    if not training.blocks or rows.lengths is None:
+        return nullcontext((False, ""))
+    if says := unpadding.refusal(training.unpad, training.settled):
+        return nullcontext((False, says))
+    return unpadding.unpadded(
+        model.to(now.arguments.device),
+        training.blocks,
+        rows,
+        training.collator,
+        reads=training.loss.task.reads,
+        use=training.unpad,
+        prefix=cache.prefix if cache else None,
+    )
 
 
 def _told(model: nn.Module, stage: Stage, arguments: TrainingArguments) -> dict[str, Any]:
