@@ -116,7 +116,7 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         config.use_cache = False
     # Nothing of a model that tells pairs apart depends on the labels.
     same_labels = data.labels.kind == "pairs" or own == list(data.labels.names)
-    settled = _settled(recipe, data)
+    settled = _settled(recipe, data, processes)
     with _gathering(problems, recipe):
         processor = task.processor(source, config)
         recipe.adapt.prepare(surroundings(recipe, source, config, processor, data.labels))
@@ -150,10 +150,14 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
     )
 
 
-def _settled(recipe: Recipe, data: Loaded) -> dict[str, Any]:
+def _settled(recipe: Recipe, data: Loaded, processes: int) -> dict[str, Any]:
     """The training's arguments."""
+    import torch
+
     given = {**(_STREAMED if data.stream else {}), **recipe.train, **recipe.adapt.arguments}
-    return settings.resolve(given, recipe.task.score(data.labels.kind), _direction)
+    ahead = recipe.task.lazy and not data.stream and torch.accelerator.is_available()
+    workers = settings.workers(processes) if ahead else 0
+    return settings.resolve(given, recipe.task.score(data.labels.kind), _direction, workers)
 
 
 def _check_push(recipe: Recipe) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -26,6 +27,11 @@ DEFAULTS: dict[str, tuple[Any, str]] = {
     "restore_callback_states_from_checkpoint": (True, "early stopping goes on where it was"),
 }
 """Where we differ from TrainingArguments, and why."""
+
+REASONS = {"dataloader_num_workers": "they decode pictures while the accelerator computes"}
+"""Why there is a value that depends on the machine."""
+
+_MOST_WORKERS = 8
 
 EARLY_STOPPING = {
     "early_stopping_patience": Field(
@@ -166,13 +172,26 @@ def out_of_range(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "train_sampling_strategy", f"'{strategy}' is not accepted. {did_you_mean(strategy, SAMPLING)}"
 
 
-def resolve(values: Mapping[str, Any], score: str, better_first: Callable[[str], bool]) -> dict[str, Any]:
+def workers(processes: int) -> int:
+    """How many worker processes decode pictures for each process that trains on an accelerator of this machine.
+
+    On a CPU there are none: they would take the cores that compute.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(_MOST_WORKERS, cores // processes - 1))
+
+
+def resolve(
+    values: Mapping[str, Any], score: str, better_first: Callable[[str], bool], workers: int = 0
+) -> dict[str, Any]:
     """Arguments for TrainingArguments: the recipe's, then ours, then what follows from both.
 
     score: the metric that picks the best checkpoint unless the recipe names another;
-    better_first: whether a metric is the better the greater it is.
+    better_first: whether a metric is the better the greater it is; workers: that read rows, by default.
     """
     settled = {name: default for name, (default, _) in DEFAULTS.items()} | dict(values)
+    if workers:
+        settled.setdefault("dataloader_num_workers", workers)
     evaluated = settled["eval_strategy"]
     if "save_strategy" not in values and evaluated != "no":
         settled["save_strategy"] = evaluated

@@ -224,6 +224,33 @@ def test_the_least_part_that_a_crop_keeps_has_the_size_of_the_model(least, side)
         assert side * (least * 3 / 4) ** 0.5 >= 224
 
 
+def test_workers_decode_where_an_accelerator_computes(backbone, photos, toy, monkeypatch):
+    import os
+
+    import torch
+
+    from hfadapt import settings
+    from hfadapt.showing import settings_with_origin
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    assert [settings.workers(processes) for processes in (1, 2, 3, 6, 8)] == [5, 2, 1, 0, 0]
+    made = recipe(backbone, photos, "auto")
+    assert "dataloader_num_workers" not in hfadapt.plan(made).settled
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    planned = hfadapt.plan(made, processes=2)
+    value, origin = settings_with_origin(planned)["dataloader_num_workers"]
+    assert (value, "decode pictures" in origin) == (2, True)
+    assert (
+        hfadapt.plan(recipe(backbone, photos, "auto", dataloader_num_workers=0)).settled["dataloader_num_workers"] == 0
+    )
+    texts = Recipe(
+        task="text-classification",
+        model=str(backbone("bert")),
+        data={"path": str(toy), "text": "text", "label": "label"},
+    )
+    assert "dataloader_num_workers" not in hfadapt.plan(texts).settled
+
+
 def test_the_plan_tells(backbone, photos):
     from hfadapt.showing import plan_dict, plan_lines
 
