@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 
 from hfadapt import zero_shot
@@ -20,6 +21,7 @@ from hfadapt.scoring.slices import Remembered
 from hfadapt.scoring.tally import Score, Tally
 from hfadapt.tasks._pictures import opened
 from hfadapt.tasks.base import Task
+from hfadapt.training.encoding import encode_all
 from hfadapt.training.evaluating import Judged, evaluate
 from hfadapt.training.rows import Rows, Visits
 from hfadapt.training.trainer import ExactLoss
@@ -33,16 +35,27 @@ JUDGED = ("validation", "test")
 
 
 def encode(plan: Plan, split: str) -> Rows:
-    """The rows of a split as model inputs, with `labels`."""
+    """The rows of a split as model inputs, with `labels`; every process asks for them."""
     seed = plan.settled["seed"]
     rows = plan.data.splits[split]
-    return encode_rows(plan.recipe.task, plan.processor, rows, plan.data.labels, seed=seed, trains=split == "train")
+    task, trains = plan.recipe.task, split == "train"
+    return encode_rows(task, plan.processor, rows, plan.data.labels, seed=seed, trains=trains, together=True)
 
 
-def encode_rows(task: Task, processor: Any, rows: Any, labels: Labels, *, seed: int = 0, trains: bool = False) -> Rows:
+def encode_rows(
+    task: Task,
+    processor: Any,
+    rows: Any,
+    labels: Labels,
+    *,
+    seed: int = 0,
+    trains: bool = False,
+    together: bool = False,
+) -> Rows:
     """Rows encoded now, or when they are visited where the task is lazy.
 
-    trains: whether they may be varied and mixed, depending on the seed.
+    trains: whether they may be varied and mixed, depending on the seed; together: whether every process asks for the
+    same rows now.
     """
     from datasets import List, Value
 
@@ -61,13 +74,9 @@ def encode_rows(task: Task, processor: Any, rows: Any, labels: Labels, *, seed: 
         # A cast of the column would copy every picture into memory.
         table = rows.select_columns(inputs).add_column("labels", targets, feature=kinds[labels.kind])
         return Rows(table, visit=Visits(task, processor, table, labels, seed, trains))
-    encoded = rows.map(
-        lambda batch: task.encode(batch, processor),
-        batched=True,
-        remove_columns=rows.column_names,
-        load_from_cache_file=False,
-    )
-    lengths = np.asarray([len(ids) for ids in encoded["input_ids"]])
+    encoded = encode_all(rows, lambda batch: task.encode(batch, processor), together=together)
+    # Not by way of Python lists, which take many times the room.
+    lengths = pc.list_value_length(encoded.data.column("input_ids")).to_numpy().astype(np.int64)
     return Rows(encoded.add_column("labels", targets, feature=kinds[labels.kind]), lengths)
 
 
@@ -107,11 +116,14 @@ def judge(
     settled: Mapping[str, Any],
     folder: str,
 ) -> Judged:
-    """How a model does on rows, with intervals; metrics: of the `evaluate` library; settled: training arguments."""
+    """How a model does on rows, with intervals; every process asks for them.
+
+    metrics: of the `evaluate` library; settled: training arguments.
+    """
     fresh: Callable[[], Any] = partial(tally, task, labels, metrics, seed=seed, replicates=REPLICATES)
     if labels.kind == "pairs" and labels.names:
         fresh = partial(_with_classes(task, processor, rows, labels, fresh, seed, REPLICATES), model)
-    encoded = encode_rows(task, processor, rows, labels)
+    encoded = encode_rows(task, processor, rows, labels, together=True)
     return evaluate(
         model,
         encoded,
