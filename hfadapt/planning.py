@@ -99,7 +99,7 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
     own: list[str] | None = None
     with _gathering(problems, recipe):
         source = locate(recipe.model.name, recipe.model.revision, recipe.model.trust_remote_code)
-        config = load_config(source)
+        config = _config(source)
         own = own_labels(config)
         _refuse_lone_tower(recipe, source, config)
         _refuse_headless(recipe, source, config)
@@ -112,8 +112,6 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         raise HfadaptError(*problems)
     recipe = recipe.model_copy(update={"task": (task := task.settled(data))})
     task.configure(config, data.labels)
-    if hasattr(config, "use_cache"):
-        config.use_cache = False
     # Nothing of a model that tells pairs apart depends on the labels.
     same_labels = data.labels.kind == "pairs" or own == list(data.labels.names)
     settled = _settled(recipe, data, processes)
@@ -158,6 +156,14 @@ def _settled(recipe: Recipe, data: Loaded, processes: int) -> dict[str, Any]:
     ahead = recipe.task.lazy and not data.stream and torch.accelerator.is_available()
     workers = settings.workers(processes) if ahead else 0
     return settings.resolve(given, recipe.task.score(data.labels.kind), _direction, workers)
+
+
+def _config(source: Source) -> PreTrainedConfig:
+    """The checkpoint's configuration, without keeping what only the next token would need."""
+    config = load_config(source)
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+    return config
 
 
 def _check_push(recipe: Recipe) -> None:
