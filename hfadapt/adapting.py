@@ -157,6 +157,7 @@ def prepare(plan: Plan, run: Run) -> Training:
         cache=recipe.cache,
         unpad=recipe.model.unpad,
         blocks=plan.anatomy.block_modules if recipe.task.modality == "text" else (),
+        last=tuple(tower.block_modules[-1] for tower in plan.anatomy.towers),
         chances=balanced(targets) if recipe.data.sampling == "balanced" else None,
     )
 

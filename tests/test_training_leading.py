@@ -112,3 +112,43 @@ def test_adapters_on_keys_and_values_see_all_positions(backbone: Any) -> None:
         found = gradients(model, batch)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "adapt", ["full", {"method": "partial", "top": 1}, "lp-ft", {"method": "lora", "r": 2}, "l2-sp"]
+)
+def test_a_run_learns_the_same(backbone: Any, few: Path, tmp_path: Path, monkeypatch: Any, adapt: Any) -> None:
+    import shutil
+
+    import hfadapt
+    from hfadapt.recipe import Recipe
+    from hfadapt.training import stages
+
+    folder = shutil.copytree(backbone("bert"), tmp_path / "bert")
+    config = (folder / "config.json").read_text(encoding="utf-8")
+    # Dropout would draw for fewer positions, and so other numbers.
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        config = config.replace(f'"{name}": 0.1', f'"{name}": 0.0')
+    (folder / "config.json").write_text(config, encoding="utf-8")
+
+    def losses(name: str) -> tuple[list[float], list[str]]:
+        told: list[dict[str, Any]] = []
+        train = {"max_steps": 4, "logging_steps": 1, "eval_strategy": "no", "learning_rate": 1e-2, "warmup_steps": 0}
+        recipe = Recipe(
+            task="text-classification",
+            model={"name": str(folder)},
+            data={"path": str(few), "text": "text", "label": "label"},
+            adapt=adapt,
+            train={**train, "per_device_train_batch_size": 8},
+        )
+        hfadapt.adapt(hfadapt.plan(recipe), tmp_path / name, listener=lambda event: told.append(dict(event)))
+        blocks = [name for event in told if event["event"] == "first token" for name in event["blocks"]]
+        return [event["loss"] for event in told if "loss" in event], blocks
+
+    found, blocks = losses("short")
+    assert all(name.endswith("layer.1") for name in blocks)
+    # What is added to the loss looks at all of the model.
+    assert bool(blocks) == (adapt != "l2-sp")
+    monkeypatch.setattr(stages, "_leading", lambda *_: stages.nullcontext(()))
+    expected, _ = losses("whole")
+    assert len(found) >= 4 and found == pytest.approx(expected, abs=1e-5)

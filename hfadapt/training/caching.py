@@ -138,7 +138,7 @@ def open_cache(
     run: a folder of this run, which names its draft; checkpoint: where the stage goes on from.
     """
     device = next(model.parameters()).device
-    batches, places = _samples(rows[0], collate, device)
+    batches, places = samples(rows[0], collate, device)
     try:
         found = below.find(model, batches[:2], reads)
         if isinstance(found, str):
@@ -208,7 +208,7 @@ def _draft(
     return draft
 
 
-def _samples(rows: Rows, collate: Any, device: torch.device) -> tuple[list[dict[str, Tensor]], list[int]]:
+def samples(rows: Rows, collate: Any, device: torch.device) -> tuple[list[dict[str, Tensor]], list[int]]:
     """Batches to try the cache on: four rows, of which the first may be long; the two shortest; these two turned
     round; and the places of the last ones in the first batch."""
     looked = range(min(_LOOKED_AT, len(rows)))

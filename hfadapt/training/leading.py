@@ -57,6 +57,13 @@ def leading(
         yield list(found)
 
 
+def named_modules(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """The names that modules have now that an adapter may have wrapped the model."""
+    known = dict(model.named_modules())
+    both = [(name, f"base_model.model.{name}") for name in names]
+    return [next(its for its in pair if its in known) for pair in both if not known.keys().isdisjoint(pair)]
+
+
 def _tried(
     model: nn.Module, blocks: Sequence[str], batch: Mapping[str, Tensor], reads: Sequence[str], found: dict[str, _Block]
 ) -> dict[str, _Block]:

@@ -24,8 +24,9 @@ from hfadapt.recipe import Cache as Options
 from hfadapt.settings import EARLY_STOPPING, steps_per_epoch
 from hfadapt.training import checkpoints, pictures, unpadding
 from hfadapt.training.accompanying import Company
-from hfadapt.training.caching import STREAMED, Cache, open_cache, refusal
+from hfadapt.training.caching import STREAMED, Cache, open_cache, refusal, samples
 from hfadapt.training.freezing import only
+from hfadapt.training.leading import leading, named_modules
 from hfadapt.training.rows import Collate, Rows
 from hfadapt.training.streaming import StreamedRows
 from hfadapt.training.trainer import ExactLoss, StageTrainer, StreamedScores
@@ -60,6 +61,8 @@ class Training:
     """Whether blocks compute tokens only; see `recipe.Model`."""
     blocks: tuple[str, ...] = ()
     """The modules of a text model's blocks, before an adapter wrapped it."""
+    last: tuple[str, ...] = ()
+    """Of each tower the module of its last block, before an adapter wrapped it."""
     chances: np.ndarray | None = None
     """How likely each training row is drawn, (rows,); None draws each once an epoch."""
 
@@ -161,8 +164,11 @@ def _run(
     decoded = _decoded(now, training, cache)
     with (
         pictures.kept(decoded, training.cache, journal, now.stage.name),
-        _unpadding(model, now, training, cache) as (serves, says),
+        _leading(model, now, training, cache, terms) as cut,
+        _unpadding(model, now, training, cache, cut) as (serves, says),
     ):
+        if cut:
+            journal("first token", stage=now.stage.name, blocks=cut)
         if says:
             journal("unpad", stage=now.stage.name, serves=serves, says=says)
         trainer.train(resume_from_checkpoint=str(now.checkpoint) if now.checkpoint else None)
@@ -223,10 +229,30 @@ def _decoded(now: _Now, training: Training, cache: Cache | None) -> list[tuple[s
     return [("train", training.train, epochs), ("validation", training.validation, evaluations)]
 
 
+def _leading(
+    model: nn.Module, now: _Now, training: Training, cache: Cache | None, terms: Sequence[Term]
+) -> AbstractContextManager[Sequence[str]]:
+    """While it lasts, last blocks compute their first position only, where no other is read; gives which do."""
+    if terms or not training.last or unpadding.refusal("auto", training.settled):
+        return nullcontext(())
+    kept = list(cache.prefix.modules) if cache else []
+    moving = [
+        name
+        for name in named_modules(model, training.last)
+        # What is kept of a block's inside has all positions.
+        if not any(other.startswith(f"{name}.") or other == name for other in kept)
+        and any(p.requires_grad for p in model.get_submodule(name).parameters())
+    ]
+    device = now.arguments.device
+    batch, _ = samples(training.validation, training.collator, device)
+    return leading(model.to(device), moving, batch[0], training.loss.task.reads)
+
+
 def _unpadding(
-    model: nn.Module, now: _Now, training: Training, cache: Cache | None
+    model: nn.Module, now: _Now, training: Training, cache: Cache | None, cut: Sequence[str]
 ) -> AbstractContextManager[tuple[bool, str]]:
-    """While it lasts, the blocks of a text model compute tokens only, where that changes nothing."""
+    """While it lasts, the blocks of a text model compute tokens only, where that changes nothing; cut: those that
+    compute a position only."""
     rows = training.validation
     if not training.blocks or rows.lengths is None:
         return nullcontext((False, ""))
@@ -234,7 +260,7 @@ def _unpadding(
         return nullcontext((False, says))
     return unpadding.unpadded(
         model.to(now.arguments.device),
-        training.blocks,
+        [name for name in training.blocks if not any(other.endswith(name) for other in cut)],
         rows,
         training.collator,
         reads=training.loss.task.reads,
