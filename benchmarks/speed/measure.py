@@ -41,6 +41,7 @@ IMPORTED = (
     "sklearn.linear_model",
     "peft",
     "transformers.models.bert.modeling_bert",
+    "transformers.models.clip.modeling_clip",
     "transformers.models.vit.modeling_vit",
 )
 """What is imported before a measurement is forked where start-up does not count."""
@@ -244,7 +245,7 @@ def main() -> None:
     if given.list:
         print("\n".join(f"{setup.name}: {', '.join(setup.sides)}" for setup in setups))
         return
-    os.environ |= {"OMP_NUM_THREADS": str(given.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {"OMP_NUM_THREADS": str(given.threads), "HF_HUB_OFFLINE": "1"}
     results = Results.read(given.out / "results.json")
     if given.again:
         results.runs = [run for run in results.runs if run["setup"] not in {setup.name for setup in setups}]

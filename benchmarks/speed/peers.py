@@ -29,6 +29,8 @@ from transformers import (
 from transformers.utils import logging
 
 EVAL_BATCH = 32
+ABOVE = ("pooler", "layernorm", "post_layernorm")
+"""What lies between blocks and head, as BERT, ViT and CLIP call it."""
 
 
 class Stamps(TrainerCallback):
@@ -323,22 +325,21 @@ def _stages(model: nn.Module, order: Order) -> list[tuple[set[str] | None, int]]
         return [(None, epochs)]
     if moves != "gradual":
         return [(_top(model, int(moves.split()[1]) if " " in moves else 0), epochs)]
-    count = len(_blocks(model.base_model))
+    count = len(_blocks(model)[1])
     groups = [_top(model, i) for i in range(count + 1)] + [{name for name, _ in model.named_parameters()}]
     return [(group, epochs // len(groups)) for group in groups]
 
 
 def _top(model: nn.Module, count: int) -> set[str]:
     """The parameters of the head, the top blocks, and what lies between; of the head alone where the count is 0."""
-    body = {id(p) for p in model.base_model.parameters()}
-    moving = {id(p) for p in model.parameters()} - body
+    moving = [name for name, _ in model.named_modules() if name == "classifier"]
     if count:
-        blocks = _blocks(model.base_model)
-        moving |= {id(p) for block in blocks[len(blocks) - count :] for p in block.parameters()}
-        above = [getattr(model.base_model, name, None) for name in ("pooler", "layernorm")]
-        moving |= {id(p) for module in above if module is not None for p in module.parameters()}
-    return {name for name, p in model.named_parameters() if id(p) in moving}
+        name, blocks = _blocks(model)
+        moving += [f"{name}.{i}" for i in range(len(blocks) - count, len(blocks))]
+        moving += [its for its, _ in model.named_modules() if its.rpartition(".")[2] in ABOVE]
+    return {name for name, _ in model.named_parameters() if name.startswith(tuple(f"{its}." for its in moving))}
 
 
-def _blocks(body: nn.Module) -> nn.ModuleList:
-    return max((m for m in body.modules() if isinstance(m, nn.ModuleList)), key=len)
+def _blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=lambda its: len(its[1]))

@@ -18,7 +18,7 @@ class Setup:
 
     name: str
     model: str
-    """A name of `stock.MODELS`, or a folder."""
+    """A name of `stock.COMES_ALONG` or `stock.MADE`, or a folder."""
     rows: int
     """Training rows; a sixth of them each to validate by and to test."""
     batch: int
@@ -94,17 +94,19 @@ def arithmetic_gradual(blocks: int, epochs: int) -> float:
     return careful / sum(blocks + 2 * moving + (epochs - 1) * 3 * moving for moving in stages)
 
 
-BLOCKS, TOPS, MINILM_BLOCKS = 12, (1, 3, 6), 6
+BLOCKS, MINILM_BLOCKS = 12, 6
+TOPS = {"bert": (1, 3, 6), "vit": (1, 3, 6), "clip": (1,)}
+"""How many blocks train of which model."""
 NEAR = 0.9
 """The part of an arithmetic ratio that is aimed at."""
-EPOCHS = {"bert": 5, "vit": 3}
+EPOCHS = {"bert": 5, "vit": 3, "clip": 5}
 GRADUAL_EPOCHS = 2
 """Of each stage."""
 LORA = {"method": "lora", "r": 8, "lora_alpha": 16, "target_modules": ["query", "value"]}
 
 
 def _partial(name: str, top: int) -> Setup:
-    rows, batch, data = {"bert": (48, 8, "sentences"), "vit": (8, 4, "pictures")}[name]
+    rows, batch, data = {"bert": (48, 8, "sentences"), "vit": (8, 4, "pictures"), "clip": (16, 4, "pictures")}[name]
     adapt = {"method": "partial", "top": top}
     return Setup(f"{name}-{top}", name, rows, batch, EPOCHS[name], data, adapt, f"top {top}", rate=1e-4)
 
@@ -115,7 +117,7 @@ SETUPS = (
         "probe", "minilm", 640, 16, 10, adapt="linear-probe", moves="head", sides=(OURS, CAREFUL, "embeddings"),
         whole=True, rate=1e-3,
     ),
-    *(_partial(name, top) for name in EPOCHS for top in TOPS),
+    *(_partial(name, top) for name, tops in TOPS.items() for top in tops),
     Setup("gradual", "minilm", 64, 16, GRADUAL_EPOCHS * (MINILM_BLOCKS + 2), adapt="gradual", moves="gradual"),
     Setup("photos", "nano", 24, 8, 3, "photos"),
     Setup("memory-full", "minilm", 256, 32, 1),
@@ -127,7 +129,7 @@ SETUPS = (
 
 def _of_blocks(name: str, top: int) -> list[Question]:
     setup, epochs = f"{name}-{top}", EPOCHS[name]
-    model = {"bert": "a BERT of 12 blocks", "vit": "ViT-B/16"}[name]
+    model = {"bert": "BERT-base", "vit": "ViT-B/16", "clip": "the vision tower of CLIP ViT-B/32"}[name]
     later, whole = arithmetic(BLOCKS, top), arithmetic(BLOCKS, top, epochs)
     sides = (OURS, "rate"), (CAREFUL, "rate")
     long = (CAREFUL, "filled_seconds"), (OURS, "filled_seconds")
@@ -163,7 +165,7 @@ QUESTIONS = (
         "The same, the whole process against scikit-learn's LogisticRegression on embeddings",
         "probe", ("embeddings", "whole_seconds"), (OURS, "whole_seconds"),
     ),
-    *(question for name in EPOCHS for top in TOPS for question in _of_blocks(name, top)),
+    *(question for name, tops in TOPS.items() for top in tops for question in _of_blocks(name, top)),
     Question(
         f"Gradual unfreezing of MiniLM, {GRADUAL_EPOCHS} epochs a stage, all of training "
         f"(arithmetic: {_GRADUAL:.2f} ×)",

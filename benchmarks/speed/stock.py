@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 from questions import Setup
 
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+COMES_ALONG = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "nano": "builtin/vit-nano"}
 SPLITS = ("train", "validation", "test")
 LABELS = ("cold", "warm")
 
 
 def folder_of_model(name: str, work: Path) -> Path:
     """The checkpoint of a model, made where it is not there yet."""
-    if name not in MODELS:
+    if name not in (*MADE, *COMES_ALONG):
         return Path(name)
-    folder = work / "models" / name
-    if name in ("minilm", "nano"):
+    if name in COMES_ALONG:
         from hfadapt.backbones._source import locate
 
-        return Path(locate(MINILM if name == "minilm" else "builtin/vit-nano").path)
+        return Path(locate(COMES_ALONG[name]).path)
+    folder = work / "models" / name
     if not (folder / "config.json").exists():
-        MODELS[name](folder, work)
+        MADE[name](folder, work)
     return folder
 
 
@@ -72,7 +72,17 @@ def _vit(folder: Path, work: Path) -> None:
     ViTImageProcessor().save_pretrained(folder)
 
 
-MODELS: dict[str, Callable[[Path, Path], None] | None] = {"minilm": None, "nano": None, "bert": _bert, "vit": _vit}
+def _clip(folder: Path, work: Path) -> None:
+    """A CLIP ViT-B/32 of random weights."""
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    torch.manual_seed(0)
+    CLIPModel(CLIPConfig()).save_pretrained(folder)
+    CLIPImageProcessor().save_pretrained(folder)
+
+
+MADE: dict[str, Callable[[Path, Path], None]] = {"bert": _bert, "vit": _vit, "clip": _clip}
 
 
 def _sentences(folder: Path, counts: dict[str, int], source: Path) -> None:
