@@ -76,8 +76,12 @@ class Batches:
 def batches(plan: Plan, split: str, processes: int = 1) -> Batches:
     """What one process computes at a time on a split."""
     settled, rows, trains = plan.settled, len(plan.data.splits[split]), split == "train"
-    size = min(settled[f"per_device_{'train' if trains else 'eval'}_batch_size"], rows)
     lengths = np.asarray(plan.lengths.sample if plan.lengths else [1])
+    if trains and (most := settled.get(settings.MAX_TOKENS)):
+        # As if all batches were full, and of one form.
+        size = math.ceil(rows / settled[settings.BATCHES])
+        return Batches(rows, size, min(most / size, float(lengths.max())), min(most // size, int(lengths.max())))
+    size = min(settled[f"per_device_{'train' if trains else 'eval'}_batch_size"], rows)
     order = Order(
         Rows(lengths, lengths),
         strategy=str(settled.get("train_sampling_strategy")) if trains else "random",

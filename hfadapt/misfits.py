@@ -20,7 +20,11 @@ _COUNTS = "How many rows of each label a stream has is not known before they are
 def misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes: int) -> list[Problem]:
     """What of a recipe fits the schema, and neither the data nor the method; settled: training arguments."""
     problems = []
-    if not settings.steps_per_epoch(settled, len(data.splits["train"]), processes):
+    in_tokens = bool(settled.get(settings.MAX_TOKENS))
+    if in_tokens and recipe.data.sampling == "balanced":
+        says = f"Rows that are drawn anew do not make as many batches in each epoch; {settings.MAX_TOKENS} needs that."
+        problems.append(Problem(says, "data.sampling", recipe.origin("data.sampling"), "Remove one of the two."))
+    if not in_tokens and not settings.steps_per_epoch(settled, len(data.splits["train"]), processes):
         batch, field = settled["per_device_train_batch_size"], "train.dataloader_drop_last"
         says = f"The {len(data.splits['train']):,} training rows do not fill a batch of {batch:,}, so all are dropped."
         problems.append(Problem(says, field, recipe.origin(field), "Lower per_device_train_batch_size."))

@@ -118,7 +118,8 @@ def plan(recipe: Recipe, *, processes: int = 1) -> Plan:
     with _gathering(problems, recipe):
         processor = task.processor(source, config)
         recipe.adapt.prepare(surroundings(recipe, source, config, processor, data.labels))
-        lengths = _lengths(recipe, data, processor)
+        lengths = _lengths(recipe, data, processor, whole=settings.MAX_TOKENS in settled)
+        settled |= settings.in_tokens(settled, lengths.sample if lengths and not task.lazy else None)
         first, notes = ask(recipe, source, config, data, processor, processes)
     with _gathering(problems, recipe):
         model, new = skeleton(recipe, source, config, same_labels)
@@ -319,12 +320,16 @@ def _rehearsed(
             yield from (replace(p, field="metrics") for p in error.problems)
 
 
-def _lengths(recipe: Recipe, data: Loaded, processor: Any) -> Lengths | None:
+def _lengths(recipe: Recipe, data: Loaded, processor: Any, *, whole: bool) -> Lengths | None:
+    """whole: whether all training rows are measured, and not the first ones only."""
     train, texts = data.splits["train"], [r for r, its in recipe.task.roles.items() if its.holds == "text"]
     rows = train.select_columns([role for role in texts if role in train.column_names])
-    measured = recipe.task.lengths(rows.select(range(min(len(train), _LOOKED_AT)))[:], processor)
-    if measured is None:
-        return None
+    measured: list[int] = []
+    for start in range(0, len(train) if whole else 1, _LOOKED_AT):
+        part = recipe.task.lengths(rows[start : start + _LOOKED_AT], processor)
+        if part is None:
+            return None
+        measured += part
     found, limit = sorted(measured), recipe.task.limit(processor)
     kept = tuple(min(length, limit) for length in found)
     return Lengths(len(found), found[len(found) // 2], found[-1], limit, sum(n > limit for n in found), kept)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from hfadapt.errors import did_you_mean
+from hfadapt.errors import HfadaptError, Problem, count, did_you_mean
 from hfadapt.upstream import Field, fields
 
 DEFAULTS: dict[str, tuple[Any, str]] = {
@@ -42,6 +42,21 @@ EARLY_STOPPING = {
     ),
 }
 """The arguments of transformers' EarlyStoppingCallback, accepted beside those of TrainingArguments."""
+
+MAX_TOKENS, BATCHES = "per_device_train_max_tokens", "per_device_train_batches"
+"""The budget of a batch in tokens, padding included, and how many batches of it an epoch has."""
+_BUDGET = {
+    MAX_TOKENS: Field(
+        MAX_TOKENS,
+        frozenset({"int", "None"}),
+        help="The most tokens of a batch on one device, padding included: its rows times the longest of them. Batches "
+        "of texts of similar length then have many short or few long ones, in place of `per_device_train_batch_size`.",
+    ),
+}
+NOT_THEIRS = {*EARLY_STOPPING, MAX_TOKENS, BATCHES}
+"""What TrainingArguments does not know."""
+_SPARE = 0.05
+"""How many more batches there are than the fewest, so that not the same texts meet in each epoch."""
 
 OURS_TO_SET: dict[str, str] = {
     "output_dir": "hfadapt chooses the run folder (`--out`)",
@@ -120,7 +135,7 @@ def training_fields() -> dict[str, Field]:
     upstream = dict(fields("transformers.training_args:TrainingArguments", "transformers.trainer_utils"))
     # Upstream takes true, and says so in its help; its annotation is of older versions.
     upstream["fsdp"] = replace(upstream["fsdp"], kinds=frozenset({"bool", *upstream["fsdp"].kinds}))
-    return {name: f for name, f in (upstream | EARLY_STOPPING).items() if name not in OURS_TO_SET}
+    return {name: f for name, f in (upstream | EARLY_STOPPING | _BUDGET).items() if name not in OURS_TO_SET}
 
 
 _POSITIVE = (
@@ -137,6 +152,7 @@ _POSITIVE = (
     "dataloader_prefetch_factor",
     "ddp_timeout",
     "early_stopping_patience",
+    MAX_TOKENS,
 )
 _NOT_NEGATIVE = (
     "weight_decay",
@@ -150,6 +166,14 @@ _NOT_NEGATIVE = (
     "eval_delay",
 )
 _BELOW_ONE = ("label_smoothing_factor", "adam_beta1", "adam_beta2")
+
+
+_BESIDE_TOKENS = {
+    "per_device_train_batch_size": None,
+    "train_sampling_strategy": "group_by_length",
+    "dataloader_drop_last": False,
+}
+"""What may be set beside a budget of tokens."""
 
 
 def out_of_range(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -167,6 +191,10 @@ def out_of_range(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, f"{value} is not a number above 0; -1 leaves it to num_train_epochs."
         elif key == "seed" and value >= 2**32:
             yield key, f"{value} is not below 2^32."
+    if values.get(MAX_TOKENS) is not None:
+        for key, good in _BESIDE_TOKENS.items():
+            if values.get(key, good) != good:
+                yield key, f"{MAX_TOKENS} decides which rows make a batch. Set one of the two."
     strategy = values.get("train_sampling_strategy", SAMPLING[0])
     if isinstance(strategy, str) and strategy not in SAMPLING:
         yield "train_sampling_strategy", f"'{strategy}' is not accepted. {did_you_mean(strategy, SAMPLING)}"
@@ -204,7 +232,42 @@ def resolve(
     settled["metric_for_best_model"] = metric
     settled.setdefault("greater_is_better", better_first(metric))
     settled.setdefault("seed", 42)
+    if settled.get(MAX_TOKENS):
+        del settled["per_device_train_batch_size"]
     return settled
+
+
+def in_tokens(settled: Mapping[str, Any], lengths: Sequence[int] | None) -> dict[str, int]:
+    """What follows from a budget of tokens, if there is one: how many batches an epoch has.
+
+    lengths: of every training row, after cutting; None where rows have none.
+
+    Raises:
+        HfadaptError: the rows have no lengths, or one of them is longer than the budget.
+    """
+    if not (most := settled.get(MAX_TOKENS)):
+        return {}
+    field = f"train.{MAX_TOKENS}"
+    if lengths is None:
+        says = "The rows of this task are not texts that could be counted in tokens."
+        raise HfadaptError(Problem(says, field, hint="Set per_device_train_batch_size."))
+    if (longest := max(lengths)) > most:
+        says = f"The longest training text has {count(longest, 'token')}, and a batch may have {most:,}."
+        raise HfadaptError(Problem(says, field, hint="Raise it, or lower task.max_length."))
+    fewest = len(cut(sorted(lengths, reverse=True), most))
+    return {BATCHES: min(len(lengths), math.ceil(fewest * (1 + _SPARE)))}
+
+
+def cut(lengths: Iterable[int], most: int) -> list[int]:
+    """The rows of each batch, if rows follow one another in this order: times the longest of them, `most` at most."""
+    sizes, longest = [0], 0
+    for length in lengths:
+        longest = max(longest, length)
+        if longest * (sizes[-1] + 1) > most and sizes[-1]:
+            sizes.append(0)
+            longest = length
+        sizes[-1] += 1
+    return sizes
 
 
 def total_steps(settled: Mapping[str, Any], rows: int, processes: int) -> int:
@@ -217,6 +280,9 @@ def total_steps(settled: Mapping[str, Any], rows: int, processes: int) -> int:
 
 def steps_per_epoch(settled: Mapping[str, Any], rows: int, processes: int) -> int:
     """The optimizer steps of one pass over the rows."""
+    if settled.get(MAX_TOKENS):
+        each = math.ceil(settled[BATCHES] / processes)
+        return math.ceil(each / settled.get("gradient_accumulation_steps", 1))
     whole = rows / (settled["per_device_train_batch_size"] * processes)
     # Several processes fill the last batch up with ghosts, which leaves nothing to drop.
     drops = settled.get("dataloader_drop_last") and processes == 1

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from hfadapt.errors import HfadaptError, Problem, did_you_mean, one_line
 from hfadapt.methods.base import Adaptation, Stage
-from hfadapt.settings import EARLY_STOPPING
+from hfadapt.settings import NOT_THEIRS
 
 
 def rehearse(
@@ -139,7 +139,7 @@ def _parts(settled: Mapping[str, Any], steps: int) -> Iterator[Problem]:
     from transformers import Trainer, TrainingArguments, get_scheduler
 
     # A backend is looked for at once, and the processes that it connects may be still to come.
-    given = {k: v for k, v in settled.items() if k not in {*EARLY_STOPPING, "report_to", "ddp_backend"}}
+    given = {k: v for k, v in settled.items() if k not in {*NOT_THEIRS, "report_to", "ddp_backend"}}
     given |= {"output_dir": "unused", "use_cpu": not torch.accelerator.is_available(), "max_steps": steps}
     blamed = "train"
     try:

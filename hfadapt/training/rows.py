@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from hfadapt.data.labels import Labels
 from hfadapt.kind import IGNORED
+from hfadapt.settings import cut
 from hfadapt.tasks.base import Task
 
 PLACE, SERVED = "_place", "_served"
@@ -229,6 +230,76 @@ class Order(Sampler[int]):
         whole = [i for i, part in enumerate(batches) if len(part) == self.batch]
         rest = [part for part in batches if len(part) < self.batch]
         return np.concatenate([batches[i] for i in generator.permutation(whole)] + rest) if whole else order
+
+
+_JITTER = (0.1, 0.05, 0.02, 0.0)
+"""By which part lengths are made longer at random before rows are sorted by them, so that others meet in each epoch."""
+
+
+class TokenBatches:
+    """Batches of texts of similar length whose rows times the longest of them stay within a number of tokens.
+
+    Like `Order`, a function of the seed and the epoch's number only, of which each process visits its share. Every
+    epoch has as many batches.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        tokens: int,
+        batches: int,
+        processes: int,
+        process: int,
+        together: int,
+        seed: int,
+        epoch: Callable[[], int],
+    ):
+        """tokens: the budget; batches: of all processes in an epoch, see `settings.in_tokens`; process: which of the
+        processes this is; together: batches of an optimizer step over all processes, which are of similar length."""
+        assert rows.lengths is not None
+        self.lengths, self.tokens, self.batches = rows.lengths, tokens, batches
+        self.processes, self.process, self.together = processes, process, together
+        self.seed, self.epoch = seed, epoch
+
+    def __len__(self) -> int:
+        return math.ceil(self.batches / self.processes)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = self.visit(self.epoch())
+        # A ghost alone where there are too few for all processes.
+        ghost = np.array([len(self.lengths) + int(self.lengths.argmin())])
+        batches += [ghost] * (len(self) * self.processes - len(batches))
+        return (batch.tolist() for batch in batches[self.process :: self.processes])
+
+    def visit(self, epoch: int) -> list[np.ndarray]:
+        """The rows of each batch of an epoch, in the order in which all processes visit them."""
+        generator = np.random.default_rng([self.seed, epoch])
+        order = generator.permutation(len(self.lengths))
+        draws = generator.random(len(order))
+        for jitter in _JITTER:
+            longer = self.lengths[order] * (1 + jitter * draws)
+            found = order[np.argsort(-longer, kind="stable")]
+            sizes = cut(self.lengths[found].tolist(), self.tokens)
+            if len(sizes) <= self.batches:
+                break
+        batches = _halved(np.split(found, np.cumsum(sizes)[:-1]), self.batches)
+        steps = [batches[i : i + self.together] for i in range(0, len(batches), self.together)]
+        whole = [i for i, step in enumerate(steps) if len(step) == self.together]
+        rest = [batch for step in steps if len(step) < self.together for batch in step]
+        return [batch for i in generator.permutation(whole) for batch in steps[i]] + rest
+
+
+def _halved(batches: list[np.ndarray], number: int) -> list[np.ndarray]:
+    """As many batches as there shall be: those with most rows are halved."""
+    while short := number - len(batches):
+        largest = set(sorted(range(len(batches)), key=lambda i: -len(batches[i]))[:short])
+        batches = [
+            part
+            for i, batch in enumerate(batches)
+            for part in (np.array_split(batch, 2) if i in largest and len(batch) > 1 else [batch])
+        ]
+    return batches
 
 
 def balanced(targets: np.ndarray) -> np.ndarray:

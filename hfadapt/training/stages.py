@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from hfadapt.errors import HfadaptError
 from hfadapt.methods.base import Companion, Stage, Term
 from hfadapt.recipe import Cache as Options
-from hfadapt.settings import EARLY_STOPPING, steps_per_epoch
+from hfadapt.settings import BATCHES, MAX_TOKENS, NOT_THEIRS, steps_per_epoch
 from hfadapt.training import checkpoints, pictures, unpadding
 from hfadapt.training.accompanying import Company
 from hfadapt.training.caching import STREAMED, Cache, open_cache, refusal, samples
@@ -308,7 +308,7 @@ def _restore(model: nn.Module, outcome: Path, companions: Sequence[Companion] = 
 
 
 def _arguments(training: Training, stage: Stage, folder: Path, steps: int, seed: int) -> TrainingArguments:
-    settled = {k: v for k, v in training.settled.items() if k not in {*EARLY_STOPPING, _SAMPLING, _DROPPING}}
+    settled = {k: v for k, v in training.settled.items() if k not in {*NOT_THEIRS, _SAMPLING, _DROPPING}}
     if stage.learning_rate is not None:
         settled["learning_rate"] = stage.learning_rate
     return TrainingArguments(
@@ -350,6 +350,8 @@ def _trainer(
         chances=training.chances,
         moments=moments,
         drop_last=training.settled.get(_DROPPING, False),
+        tokens=training.settled.get(MAX_TOKENS) or 0,
+        batches=training.settled.get(BATCHES, 0),
         terms=terms,
         train_dataset=training.train,
         eval_dataset=training.validation,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
@@ -23,7 +24,7 @@ from hfadapt.scoring.tally import Tally
 from hfadapt.tasks.base import Task
 from hfadapt.training.caching import Cache
 from hfadapt.training.gathering import gathered
-from hfadapt.training.rows import Order, Rows
+from hfadapt.training.rows import Order, Rows, TokenBatches
 from hfadapt.training.streaming import StreamedRows
 
 _UNDECAYED = re.compile(
@@ -194,6 +195,8 @@ class StageTrainer(ExactTrainer):
         chances: np.ndarray | None = None,
         moments: Mapping[str, dict[str, Any]] | None = None,
         drop_last: bool = False,
+        tokens: int = 0,
+        batches: int = 0,
         terms: Sequence[Term] = (),
         **rest: Any,
     ):
@@ -201,9 +204,11 @@ class StageTrainer(ExactTrainer):
         drop_last: the `dataloader_drop_last`. The Trainer itself must not see these two, for it would order
         the rows to evaluate, and drop some, too;
         earlier: epochs of earlier stages; chances: of the rows, (rows,);
+        tokens: the budget of a batch, and batches: how many of it an epoch has, where there is one;
         moments: optimizer state of an earlier stage by parameter name; terms: what is added to the loss."""
         self.speeds, self.strategy, self.order_seed, self.chances = speeds, strategy, seed, chances
         self.moments, self.earlier, self.drop_last = dict(moments or {}), earlier, drop_last
+        self.tokens, self.batches = tokens, batches
         self.optimizer: torch.optim.Optimizer | None
         super().__init__(args=args, **rest)
         self.exact.terms = terms
@@ -258,6 +263,8 @@ class StageTrainer(ExactTrainer):
         rows = self.train_dataset
         assert isinstance(rows, Rows)
         arguments = self.args
+        if self.tokens:
+            return self._in_tokens(rows)
         together = arguments.train_batch_size * arguments.world_size
         order = Order(
             rows,
@@ -274,14 +281,40 @@ class StageTrainer(ExactTrainer):
             rows,
             batch_size=arguments.train_batch_size,
             sampler=rows.places if isinstance(rows, StreamedRows) else order,
-            collate_fn=self.data_collator,
             drop_last=self.drop_last,
-            num_workers=arguments.dataloader_num_workers,
-            pin_memory=arguments.dataloader_pin_memory,
-            persistent_workers=arguments.dataloader_persistent_workers,
-            prefetch_factor=arguments.dataloader_prefetch_factor,
-            worker_init_fn=partial(
-                seed_worker, num_workers=arguments.dataloader_num_workers, rank=arguments.process_index
-            ),
+            **self._loading(),
         )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+
+    def _in_tokens(self, rows: Rows) -> DataLoader[Any]:
+        """Batches within the budget of tokens; each process makes its own of them."""
+        arguments = self.args
+        order = TokenBatches(
+            rows,
+            tokens=self.tokens,
+            batches=self.batches,
+            processes=arguments.world_size,
+            process=arguments.process_index,
+            together=arguments.world_size * arguments.gradient_accumulation_steps,
+            seed=self.order_seed,
+            epoch=lambda: int(self.state.epoch or 0),
+        )
+        loader: DataLoader[Any] = DataLoader(rows, batch_sampler=order, **self._loading())
+        # Accelerate would deal the batches out once more.
+        return prepare_data_loader(
+            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True, rng_types=None
+        )
+
+    def _loading(self) -> dict[str, Any]:
+        """How batches are read."""
+        arguments = self.args
+        return {
+            "collate_fn": self.data_collator,
+            "num_workers": arguments.dataloader_num_workers,
+            "pin_memory": arguments.dataloader_pin_memory,
+            "persistent_workers": arguments.dataloader_persistent_workers,
+            "prefetch_factor": arguments.dataloader_prefetch_factor,
+            "worker_init_fn": partial(
+                seed_worker, num_workers=arguments.dataloader_num_workers, rank=arguments.process_index
+            ),
+        }
