@@ -46,10 +46,14 @@ class Row(NamedTuple):
 
 @dataclass
 class Skipped:
-    """The rows that were left out of the first reading."""
+    """The rows that were left out the first time that the stream was read."""
 
     rows: int = 0
     first: list[BadRow] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.rows, self.first = 0, []
 
     def add(self, bad: Sequence[BadRow]) -> None:
         """Count rows."""
@@ -87,6 +91,7 @@ class Stream:
         Raises:
             DataError: a row can't be used and is not to be skipped, a file can't be read, or no row can be used.
         """
+        self.skipped.clear()
         most = self.buffer or (_BUFFER_OF_PICTURES if self.pictures else _BUFFER)
         for epoch in count():
             # Text as a seed gives the same numbers in every version of Python.
