@@ -4,7 +4,7 @@ RECIPE ?= recipes/sentiment_bert.yaml
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: run test check conformance format clean
+.PHONY: run test check conformance notebooks format clean
 
 run: .venv/installed
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -22,6 +22,10 @@ check: .venv/installed
 # Every method on every family, which takes about an hour; `test` tries each on one that reads and one that sees.
 conformance: .venv/installed
 	HFADAPT_CONFORMANCE=all $(BIN)/python -m pytest -n 2 --dist loadfile tests/conformance
+
+# Executes every notebook whole and keeps its outputs, which takes some minutes; `test` runs them in a small setting.
+notebooks: .venv/installed
+	$(BIN)/python tests/executing.py
 
 format: .venv/installed
 	$(BIN)/ruff format hfadapt tests
