@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from hfadapt.using import predict, score
 
 __version__ = "0.1.0"
+
+# In a notebook without ipywidgets tqdm warns of plain bars, once transformers is imported; hfadapt shows none.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {
     "read": "reading",
