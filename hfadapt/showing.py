@@ -179,7 +179,9 @@ def plan_lines(plan: Plan, *, full: bool = True) -> Iterator[str]:
             yield f"cache   stage '{stage}', {says}"
     if found := pictures(plan):
         small = f"opened at {found.side} pixels a side to be varied; " if found.side else ""
-        yield f"images  {small}" + (found.refused or "each is decoded once where that is faster")
+        yield f"images  {small}" + (
+            f"none is kept decoded: {found.refused}" if found.refused else "each is decoded once where that is faster"
+        )
     if full:
         yield from _tree_lines(plan)
         yield ""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFile, ImageOps
 
-from hfadapt.data.images import LARGE, PictureError, look, look_all, open_picture
+from hfadapt.data.images import LARGE, PictureError, look, look_all, open_picture, open_small
 from hfadapt.data.near import BITS, BYTES, near_groups, near_hash
 
 RANDOM = np.random.default_rng(0)
@@ -185,6 +185,23 @@ def test_a_picture_is_shrunk_no_further_than_asked():
             assert min(width, height) >= min(within, 600)
         assert max(open_picture(given, within=64).size) < 400
         assert look(given).size == (1000, 600)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize(("turn", "size"), [(1, (267, 200)), (6, (200, 267))])
+def test_small_pictures_have_the_side_that_was_asked_for_and_look_the_same(kind, turn, size):
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    picture = coarse.resize((1200, 900), Image.Resampling.BICUBIC)
+    exif = picture.getexif()
+    exif[0x0112] = turn
+    stream = io.BytesIO()
+    picture.save(stream, kind, exif=exif)
+    given = {"bytes": stream.getvalue(), "path": None}
+    small = open_small(given, 200)
+    assert small.size == size
+    whole = open_picture(given).resize(size, Image.Resampling.BILINEAR)
+    assert np.abs(np.asarray(small, float) - np.asarray(whole)).mean() < 1.5
+    assert open_small(given, 900).size == open_small(given, 5000).size == open_picture(given).size
 
 
 def test_large_pictures_are_shrunk_in_stripes_to_the_same_picture(monkeypatch):

@@ -92,7 +92,7 @@ def open_picture(cell: Cell, *, within: int | None = None) -> Image.Image:
 def open_small(cell: Cell, side: int) -> Image.Image:
     """A cell's picture whose shorter side has `side` pixels where it had more: no larger part of it is ever decoded.
 
-    Of a photograph of twelve megapixels this takes a fifth of the time. Raises PictureError.
+    Of a photograph of twelve megapixels, a side of 96 pixels takes less than a third of the time. Raises PictureError.
     """
     picture = open_picture(cell, within=side)
     width, height = picture.size

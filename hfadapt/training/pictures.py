@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -85,8 +84,8 @@ def bind(folder: Path, rows: int, room: int, size: int) -> Album:
         OSError: the disk is full, or the folder may not be written.
     """
     if not (folder / WHOLE).exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        draft = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+        draft.mkdir(parents=True)
         try:
             # Not a hole: to write into one that is mapped ends the process where the disk is full.
             (draft / "marks").write_bytes(bytes(rows * _MARK.itemsize))
@@ -165,24 +164,16 @@ class Decoded:
         return 3 * height * width
 
 
-@contextmanager
-def kept(
-    splits: Sequence[tuple[str, Rows, float]], options: Options, journal: Callable[..., None], stage: str
-) -> Iterator[None]:
-    """While a stage trains, pictures of its rows are kept where it is exact and pays; the log says why.
+def keep(splits: Sequence[tuple[str, Rows, float]], options: Options, journal: Callable[..., None], stage: str) -> None:
+    """Have the pictures of rows kept from now on where it is exact and pays, and not elsewhere; the log says why.
 
     splits: of each its name, its rows and how often each of them is to be decoded.
     """
-    shown = [(name, rows, visits) for name, rows, visits in splits if _shows(rows)]
-    for name, rows, visits in shown:
-        pictures, says = _opened(rows.visit, options, visits)
-        rows.visit = replace(rows.visit, pictures=pictures)  # type: ignore[type-var]
-        journal("pictures", stage=stage, split=name, keeps=pictures is not None, says=says)
-    try:
-        yield
-    finally:
-        for _, rows, _ in shown:
-            rows.visit = replace(rows.visit, pictures=None)  # type: ignore[type-var]
+    for name, rows, visits in splits:
+        if _shows(rows):
+            pictures, says = _opened(rows.visit, options, visits)
+            rows.visit = replace(rows.visit, pictures=pictures)  # type: ignore[type-var]
+            journal("pictures", stage=stage, split=name, keeps=pictures is not None, says=says)
 
 
 def _shows(rows: Rows) -> bool:
@@ -197,7 +188,7 @@ def refusal(options: Options, visits: float) -> str:
     """
     wanted = options.pictures or ("off" if options.use == "off" else "auto")
     if wanted == "off":
-        return "the recipe wants none kept"
+        return "the recipe wants none"
     return "each is decoded once at the most" if wanted == "auto" and visits <= 1 else ""
 
 

@@ -161,9 +161,8 @@ def _run(
     trainer = _trainer(model, now, training, callbacks, moments, terms)
     if cache:
         trainer.cache, trainer.data_collator = cache, Collate(training.collator)
-    decoded = _decoded(now, training, cache)
+    pictures.keep(_decoded(now, training, cache), training.cache, journal, now.stage.name)
     with (
-        pictures.kept(decoded, training.cache, journal, now.stage.name),
         _leading(model, now, training, cache, terms) as cut,
         _unpadding(model, now, training, cache, cut) as (serves, says),
     ):
