@@ -29,8 +29,8 @@ from transformers import (
 from transformers.utils import logging
 
 EVAL_BATCH = 32
-ABOVE = ("pooler", "layernorm", "post_layernorm")
-"""What lies between blocks and head, as BERT, ViT and CLIP call it."""
+ABOVE = ("pooler", "layernorm")
+"""What lies between blocks and head, as BERT and ViT call it; CLIP's classifier has nothing there."""
 
 
 class Stamps(TrainerCallback):
