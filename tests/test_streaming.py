@@ -226,7 +226,8 @@ def test_a_stream_trains_as_rows_in_memory_do(folder, backbone, tmp_path):
     ]
     assert losses(both[0]) == losses(both[1]) and len(losses(both[0])) == 8
     assert both[0].scores["scores"] == both[1].scores["scores"]
-    assert "the first rows of a stream" in (both[0].path / "README.md").read_text()
+    card = (both[0].path / "README.md").read_text()
+    assert "the first rows of a stream" in card and "Fingerprint of the data, of those streamed the first rows" in card
 
 
 class Killed(Exception):

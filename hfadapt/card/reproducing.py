@@ -25,6 +25,7 @@ def section(plan: Plan, processes: int = 1) -> list[str]:
     command = "hfadapt run recipe.yaml" + (f" --processes {processes}" if processes > 1 else "")
     packages = {**versions(), "python": platform.python_version()}
     fence = "`" * max(3, _longest_run(recipe) + 1)
+    covered = "the data, of those streamed the first rows" if plan.data.stream else "all data"
     return [
         "With this recipe as `recipe.yaml`"
         + (" (of paths it gives the last part; put yours in their place)" if changed else "")
@@ -41,7 +42,7 @@ def section(plan: Plan, processes: int = 1) -> list[str]:
         f"- Seed: {plan.settled['seed']}",
         *_revision(plan),
         f"- Versions: {', '.join(f'{name} {number}' for name, number in packages.items())}",
-        f"- Fingerprint of all data, as `plan.yaml` has it (SHA-256): `{plan.data.fingerprint}`",
+        f"- Fingerprint of {covered}, as `plan.yaml` has it (SHA-256): `{plan.data.fingerprint}`",
         "",
         *table(
             ["split", "rows", "fingerprint of its rows (XXH3, 64 bits)"],
