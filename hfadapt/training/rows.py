@@ -232,6 +232,29 @@ class Order(Sampler[int]):
         return np.concatenate([batches[i] for i in generator.permutation(whole)] + rest) if whole else order
 
 
+class ByLength(Dataset[dict[str, Any]]):
+    """Rows to be judged, the longest first in each stretch of them, so that hardly any place of a batch is padding."""
+
+    def __init__(self, rows: Rows, batch: int):
+        """batch: rows that all processes judge at once, of which a stretch is a multiple."""
+        assert rows.lengths is not None
+        self.rows, self.stretch = rows, batch * _CHUNK
+        starts = range(0, len(rows), self.stretch)
+        parts = [start + np.argsort(-rows.lengths[start : start + self.stretch], kind="stable") for start in starts]
+        self.order = np.concatenate(parts) if parts else np.arange(0)
+        """Which row stands at each place, (rows,)."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The rows at some places."""
+        return self.rows.__getitems__(self.order[list(indices)].tolist())
+
+
 _JITTER = (0.1, 0.05, 0.02, 0.0)
 """By which part lengths are made longer at random before rows are sorted by them, so that others meet in each epoch."""
 

@@ -24,7 +24,7 @@ from hfadapt.scoring.tally import Tally
 from hfadapt.tasks.base import Task
 from hfadapt.training.caching import Cache
 from hfadapt.training.gathering import gathered
-from hfadapt.training.rows import Order, Rows, TokenBatches
+from hfadapt.training.rows import ByLength, Order, Rows, TokenBatches
 from hfadapt.training.streaming import StreamedRows
 
 _UNDECAYED = re.compile(
@@ -96,7 +96,10 @@ def _mean(values: Tensor, labels: Tensor) -> Tensor:
 
 
 class StreamedScores:
-    """Trainer's `compute_metrics`, batch by batch, so that memory does not grow with the rows."""
+    """Trainer's `compute_metrics`, batch by batch, so that memory does not grow with the rows.
+
+    Rows are counted in their own order, also where they come by length.
+    """
 
     def __init__(self, loss: ExactLoss, tally: Any, needed: str = "", worst: int = 0):
         """tally: makes a new, empty Tally; needed: the metric that picks the best checkpoint;
@@ -105,9 +108,12 @@ class StreamedScores:
         self.most = worst if loss.labels.kind == "label" else 0
         self.last: Tally | None = None
         self.worst: list[Miss] = []
-        self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def begin(self, rows: ByLength | None = None) -> None:
+        """Forget what was counted; rows: in which order they come, if not in their own."""
+        self.came = rows
+        self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.tally: Tally = self.fresh()
         self.total, self.items, self.rows = 0.0, 0, 0
         self.misses: list[Miss] = []
@@ -121,10 +127,9 @@ class StreamedScores:
         self.items += losses.numel()
         arrays = {name: tensor.float().cpu().numpy() for name, tensor in found.items()}
         predicted = self.loss.task.predictions(arrays, self.loss.labels.kind)
-        self.tally.add(predicted, targets.cpu().numpy())
-        if self.most:
-            self._remember(predicted, losses, targets)
-        self.rows += len(targets)
+        self.waiting.append((predicted, losses.cpu().numpy(), targets.cpu().numpy()))
+        if compute_result or not self.came or sum(len(its) for _, _, its in self.waiting) >= self.came.stretch:
+            self._count()
         if not compute_result:
             return {}
         values = {name: score.value for name, score in self.tally.scores().items()}
@@ -134,13 +139,27 @@ class StreamedScores:
         # Under this name it replaces the Trainer's own, which is a mean of the batches' means.
         values["loss"] = self.total / self.items
         self.last, self.worst = self.tally, self.misses
-        self._begin()
+        self.begin()
         return values
 
-    def _remember(self, predicted: np.ndarray, losses: Tensor, targets: Tensor) -> None:
+    def _count(self) -> None:
+        """Count the rows that wait: a stretch of them, or a batch."""
+        (predicted, losses, targets), *more = self.waiting
+        self.waiting = []
+        if self.came:
+            whole = zip((predicted, losses, targets), *more, strict=True)
+            predicted, losses, targets = (np.concatenate(its) for its in whole)
+            back = np.argsort(self.came.order[self.rows : self.rows + len(targets)])
+            predicted, losses, targets = predicted[back], losses[back], targets[back]
+        self.tally.add(predicted, targets)
+        if self.most:
+            self._remember(predicted, losses, targets)
+        self.rows += len(targets)
+
+    def _remember(self, predicted: np.ndarray, losses: np.ndarray, targets: np.ndarray) -> None:
         """Keep the wrong answers with the greatest loss. The rows come in their order, on any number of processes."""
         answered = predicted.argmax(-1)
-        for i in np.flatnonzero(answered != targets.cpu().numpy()).tolist():
+        for i in np.flatnonzero(answered != targets).tolist():
             miss = Miss(float(losses[i]), self.rows + i, int(targets[i]), int(answered[i]), float(predicted[i].max()))
             self.misses.append(miss)
         self.misses = sorted(self.misses, key=lambda miss: -miss.loss)[: self.most]
@@ -179,6 +198,14 @@ class ExactTrainer(Trainer):
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         kept = {name: outputs[name] for name in self.exact.task.reads}
         return (loss, kept) if return_outputs else loss
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **rest: Any) -> dict[str, float]:
+        """Rows with lengths come by length, and are counted in their own order."""
+        rows, scores = self.eval_dataset if eval_dataset is None else eval_dataset, self.compute_metrics
+        if isinstance(rows, Rows) and rows.lengths is not None and isinstance(scores, StreamedScores):
+            eval_dataset = ByLength(rows, self.args.eval_batch_size * self.args.world_size)
+            scores.begin(eval_dataset)
+        return super().evaluate(eval_dataset, *args, **rest)
 
 
 class StageTrainer(ExactTrainer):
