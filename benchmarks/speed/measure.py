@@ -97,7 +97,12 @@ class Bench:
     def run(self, setups: Sequence[Setup], repeats: int, tell: Callable[[str], None] = print) -> None:
         """Measure what the results do not hold: of a training, all sides in turn, again and again."""
         held = {run["key"] for run in self.results.runs if "failed" not in run}
-        asked = [(setup, repeat, side) for setup in setups for repeat in range(repeats) for side in setup.sides]
+        asked = [
+            (setup, repeat, side)
+            for setup in setups
+            for repeat in range(min(repeats, setup.repeats))
+            for side in setup.sides
+        ]
         start = time.perf_counter()
         for i, (setup, repeat, side) in enumerate(asked):
             key = f"{setup.name} / {side} / {repeat} / {setup.digest}"
@@ -226,7 +231,9 @@ def main() -> None:
     """Measure what was asked for, and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--questions", nargs="*", default=[], help="the names of trainings; all by default")
-    parser.add_argument("--repeats", type=int, default=5, help="how often each side is measured")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="how often each side is measured; some less often, see questions.py"
+    )
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of the shared data sets")
     parser.add_argument(
         "--peer-script", default="", help="your copy of transformers' run_classification.py or run_glue.py"

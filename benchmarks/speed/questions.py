@@ -38,6 +38,8 @@ class Setup:
     """The learning rate."""
     longest: int = 128
     """Texts are cut to so many tokens."""
+    repeats: int = 100
+    """It is repeated so often at most, for the time it takes, or because it hardly varies."""
 
     @property
     def digest(self) -> str:
@@ -107,8 +109,11 @@ LORA = {"method": "lora", "r": 8, "lora_alpha": 16, "target_modules": ["query", 
 
 def _partial(name: str, top: int) -> Setup:
     rows, batch, data = {"bert": (48, 8, "sentences"), "vit": (8, 4, "pictures"), "clip": (16, 4, "pictures")}[name]
+    repeats = 3 if name == "vit" else Setup.repeats
     adapt = {"method": "partial", "top": top}
-    return Setup(f"{name}-{top}", name, rows, batch, EPOCHS[name], data, adapt, f"top {top}", rate=1e-4)
+    return Setup(
+        f"{name}-{top}", name, rows, batch, EPOCHS[name], data, adapt, f"top {top}", rate=1e-4, repeats=repeats
+    )
 
 
 SETUPS = (
@@ -120,8 +125,8 @@ SETUPS = (
     *(_partial(name, top) for name, tops in TOPS.items() for top in tops),
     Setup("gradual", "minilm", 64, 16, GRADUAL_EPOCHS * (MINILM_BLOCKS + 2), adapt="gradual", moves="gradual"),
     Setup("photos", "nano", 24, 8, 3, "photos"),
-    Setup("memory-full", "minilm", 256, 32, 1),
-    Setup("memory-lora", "minilm", 256, 32, 1, adapt=LORA, moves="lora", rate=5e-4),
+    Setup("memory-full", "minilm", 256, 32, 1, repeats=3),
+    Setup("memory-lora", "minilm", 256, 32, 1, adapt=LORA, moves="lora", rate=5e-4, repeats=3),
     Setup("processes", "minilm", 128, 16, 2, sides=("two", "one")),
     Setup("start", "minilm", 0, 1, 0, sides=("help", "mistake")),
 )  # fmt: skip
