@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 from hfadapt import settings
 from hfadapt.backbones.base import anatomy
 from hfadapt.judging import encode_rows
-from hfadapt.keeping import prefixes
+from hfadapt.keeping import pictures, prefixes
 from hfadapt.metering import Counts, count
 from hfadapt.methods.base import Stage
 from hfadapt.noise import quiet
@@ -339,20 +339,22 @@ def estimate(plan: Plan, processes: int = 1) -> Estimate:
     read = reading(probe) / max(1, plan.settled.get("dataloader_num_workers", 0))
     extra, moved, methods = scored.peak, set[str](), plan.recipe.adapt.chain
     once = {its.stage: 1 / its.visits for its in prefixes(plan) if its.serves}
+    decoded = read / max(1, shown.visits) if (shown := pictures(plan)) and shown.ready else read
     again, still = sum(method.passes for method in methods), probe.counts(train.size, round(train.mean))
     seconds = _PER_RUN + validation.seconds(token, read) + test.seconds(token, read)
     for stage, steps in zip(plan.stages, steps_of(plan.stages, plan.steps), strict=True):
         moved |= stage.speeds.keys()
         counts = probe.counts(train.size, round(train.mean), stage)
-        # What lies below all that moves is computed on a row's first visit only.
+        # What lies below all that moves is computed on a row's first visit only, and what is kept decoded is read then.
+        reads = min(decoded, read * once.get(stage.name, 1.0))
         paid = replace(counts, still=round(counts.still * once.get(stage.name, 1.0)))
-        epoch = train.seconds(speed.seconds(paid) / (train.size * round(train.mean)), read)
+        epoch = train.seconds(speed.seconds(paid) / (train.size * round(train.mean)), reads)
         batch = epoch / math.ceil(train.rows / train.size) + again * speed.seconds(still)
         step = batch * plan.settled.get("gradient_accumulation_steps", 1) + speed.updated * plan.trainable(stage)
         evaluations, saves = visits(plan, steps, processes)
         # Processes share the cores of a CPU; together they evaluate as fast as one.
         seconds += steps * step * (processes if device.type == "cpu" else 1) + evaluations * validation.seconds(
-            token, read
+            token, reads
         )
         seconds += saves * sum(_stored(probe, moved)) * _PER_SAVED_BYTE
         extra = max(extra, _stage_memory(probe, stage, train, moved, processes))

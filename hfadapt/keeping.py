@@ -37,6 +37,13 @@ class Pictures(NamedTuple):
     """The shorter side that they have at most before they are varied, in pixels; None where they are not."""
     refused: str
     """Why they are not kept decoded; empty where they may be."""
+    visits: float
+    """How often each is seen."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether what is kept are model inputs but for their scale, so that nothing else is computed again."""
+        return not (self.refused or self.side)
 
 
 def pictures(plan: Plan) -> Pictures | None:
@@ -44,7 +51,8 @@ def pictures(plan: Plan) -> Pictures | None:
     if plan.recipe.task.modality == "text" or plan.data.stream:
         return None
     epochs = plan.steps / settings.steps_per_epoch(plan.settled, len(plan.data.splits["train"]), 1)
-    return Pictures(plan.recipe.task.working_side(plan.processor), decoded.refusal(plan.recipe.cache, epochs))
+    side = plan.recipe.task.working_side(plan.processor)
+    return Pictures(side, decoded.refusal(plan.recipe.cache, epochs), epochs)
 
 
 def prefixes(plan: Plan) -> list[Kept]:

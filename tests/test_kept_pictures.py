@@ -250,12 +250,26 @@ def test_workers_decode_where_an_accelerator_computes(backbone, photos, toy, mon
     assert "dataloader_num_workers" not in hfadapt.plan(texts).settled
 
 
+def test_the_estimate_counts_what_is_decoded_once(backbone, photos, monkeypatch):
+    from hfadapt import estimating
+
+    monkeypatch.setattr(
+        estimating, "_quickest", lambda measure: [min(values) for values in zip(measure(), strict=True)]
+    )
+    monkeypatch.setattr(estimating, "reading", lambda _: 10.0)
+    seconds = {}
+    for cache in ("auto", "off"):
+        seconds[cache] = estimating.estimate(hfadapt.plan(recipe(backbone, photos, cache))).seconds
+    # 15 rows to train on and 6 to validate by, of whose three visits two are saved.
+    assert 400 < seconds["off"] - seconds["auto"] < 440
+
+
 def test_the_plan_tells(backbone, photos):
     from hfadapt.showing import plan_dict, plan_lines
 
     plan = hfadapt.plan(recipe(backbone, photos, "auto", {"type": "image-classification", "augment": AUGMENT}))
     (line,) = [line for line in plan_lines(plan) if line.startswith("images")]
     assert line == "images  opened at 64 pixels a side to be varied; each is decoded once where that is faster"
-    assert plan_dict(plan)["pictures"] == {"side": 64, "refused": ""}
+    assert plan_dict(plan)["pictures"] == {"side": 64, "refused": "", "visits": 3.0}
     off = [line for line in plan_lines(hfadapt.plan(recipe(backbone, photos, "off"))) if line.startswith("images")]
     assert off == ["images  none is kept decoded: the recipe wants none"]
