@@ -114,6 +114,37 @@ def test_adapters_on_keys_and_values_see_all_positions(backbone: Any) -> None:
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["bert", "vit"])
+@pytest.mark.parametrize("trains", ["query", "key", "value", "q_proj", "k_proj", "v_proj"])
+def test_kept_queries_keys_and_values_are_of_all_positions(backbone: Any, kind: str, trains: str) -> None:
+    """What does not move below what does is captured and replayed as it would be without."""
+    from hfadapt.training.prefix import find
+
+    model: Any = model_of(backbone(kind), kind)
+    block = model.get_submodule(last(model)[0])
+    found = [its for name, its in block.named_modules() if name.endswith(trains)]
+    if not found:
+        pytest.skip(f"{kind} calls it otherwise")
+    model.requires_grad_(False)
+    found[0].requires_grad_(True)
+    batch = batch_of(model)
+    fewer = {name: tensor[:2, :7] if tensor.ndim == 2 else tensor[:2] for name, tensor in batch.items()}
+    expected = gradients(model, batch)
+    prefix: Any = find(model, [batch, fewer], READS)
+    length = batch["input_ids"].shape[1] if "input_ids" in batch else 0
+    with leading(model, last(model), batch, READS) as cut:
+        assert cut == last(model)
+        with prefix.capturing() as values:
+            captured = gradients(model, batch)
+        for key, leaf in prefix.kept.items():
+            assert values[key].shape == leaf.of(4, length, kept=True)
+        with prefix.replaying(values, 4, length):
+            replayed = gradients(model, batch)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(captured[name], gradient, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(replayed[name], gradient, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "adapt", ["full", {"method": "partial", "top": 1}, "lp-ft", {"method": "lora", "r": 2}, "l2-sp"]
 )

@@ -31,8 +31,10 @@ class _Block:
 
     module: nn.Module
     attention: nn.Module
-    sources: tuple[nn.Module, nn.Module]
-    """What makes the keys and the values."""
+    heads: int
+    sources: tuple[nn.Module, ...]
+    """What makes the keys and the values, and queries that need no gradient: the cache may keep these, of all
+    positions."""
     norm: nn.Module | None
     """What they are given the block's input through, if not as it is."""
 
@@ -152,31 +154,52 @@ def _attend(
     blocks: Mapping[str, _Block],
     **rest: Any,
 ) -> Any:
-    """query: (rows, heads, 1, width) in the blocks, whose module gave the keys of all positions the shape of one's:
-    (rows, length x heads, 1, width)."""
-    if any(block.attention is module for block in blocks.values()):
-        rows, heads, positions, width = query.shape
-        key, value = (t.transpose(1, 2).reshape(rows, -1, heads, width).transpose(1, 2) for t in (key, value))
+    """Keys of all positions come in the shape of one from the blocks, (rows, length x heads, 1, width)."""
+    heads = next((block.heads for block in blocks.values() if block.attention is module), 0)
+    if heads:
+        query, key, value = (
+            t.transpose(1, 2).reshape(len(t), -1, heads, t.shape[-1]).transpose(1, 2) for t in (query, key, value)
+        )
+        query = query[:, :, :1]
         if attention_mask is not None:
-            attention_mask = attention_mask[..., :positions, :]
+            attention_mask = attention_mask[..., :1, :]
     return ALL_ATTENTION_FUNCTIONS[_THEIRS](module, query, key, value, attention_mask, **rest)
 
 
 @contextmanager
 def _cut(block: _Block) -> Iterator[None]:
-    """Let the block see its first position alone, and its keys and values all of them."""
+    """Let the block see its first position alone, and its keys and values all of them.
+
+    Every module is called once, as ever, since the cache may answer in its place.
+    """
     whole: list[Tensor] = []
+    replaced: list[Any] = []
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         states = args[0]
         whole[:] = [block.norm(states) if block.norm else states]
+        if block.norm:
+            replaced[:] = [vars(block.norm).get("forward")]
+            block.norm.forward = lambda *_: whole[0][:, :1]
         return (states[:, :1], *args[1:]), kwargs
 
-    def all_positions(module: nn.Module, args: Any, output: Any) -> Tensor:
-        return module.forward(whole[0])  # type: ignore[no-any-return]
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if block.norm and replaced:
+            (own,) = replaced
+            replaced.clear()
+            if own is None:
+                del block.norm.forward
+            else:
+                block.norm.forward = own
 
-    handles = [block.module.register_forward_pre_hook(enter, with_kwargs=True)]
-    handles += [source.register_forward_hook(all_positions) for source in block.sources]
+    def all_positions(module: nn.Module, args: tuple[Any, ...]) -> Any:
+        return (whole[0], *args[1:])
+
+    handles = [
+        block.module.register_forward_pre_hook(enter, with_kwargs=True),
+        block.module.register_forward_hook(leave, always_call=True),
+        *(source.register_forward_pre_hook(all_positions) for source in block.sources),
+    ]
     try:
         yield
     finally:
@@ -191,7 +214,7 @@ def _seen(model: nn.Module, name: str, batch: Mapping[str, Tensor]) -> _Block | 
     given: dict[nn.Module, Tensor] = {}
     made: dict[nn.Module, Tensor] = {}
     entered: list[Tensor] = []
-    attended: list[tuple[nn.Module, list[nn.Module | None]]] = []
+    attended: list[tuple[nn.Module, list[Tensor]]] = []
 
     def enter(module: nn.Module, args: Any) -> None:
         entered.append(args[0])
@@ -202,27 +225,33 @@ def _seen(model: nn.Module, name: str, batch: Mapping[str, Tensor]) -> _Block | 
 
     def look(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **more: Any) -> Any:
         if module in inside:
-            attended.append((module, [_maker(tensor, inside, made) for tensor in (query, key, value)]))
+            attended.append((module, [query, key, value]))
         return _attend(module, query, key, value, *rest, blocks={}, **more)
 
     handles = [block.register_forward_pre_hook(enter), *(its.register_forward_hook(leave) for its in inside)]
     ours = ALL_ATTENTION_FUNCTIONS[_OURS]
     AttentionInterface.register(_OURS, look)
     try:
-        model(**batch)
+        with torch.enable_grad():
+            model(**batch)
     finally:
         AttentionInterface.register(_OURS, ours)
         for handle in handles:
             handle.remove()
     if len(entered) != 1 or len(attended) != 1:
         return None
-    attention, (queries, keys, values) = attended[0]
+    attention, tensors = attended[0]
+    queries, keys, values = (_maker(tensor, inside, made) for tensor in tensors)
     if queries is None or keys is None or values is None or len({queries, keys, values}) < 3:
         return None
     norm = next((its for its in inside if made.get(its) is given[keys] and given[its] is entered[0]), None)
     if given[keys] is not given[values] or (norm is None and given[keys] is not entered[0]):
         return None
-    return _Block(block, attention, (keys, values), norm)
+    moves = [tensor.requires_grad for tensor in tensors]
+    if not any(moves):
+        return None  # The cache may keep what attention gives, of all positions.
+    sources = (keys, values) if moves[0] else (queries, keys, values)
+    return _Block(block, attention, tensors[0].shape[1], sources, norm)
 
 
 def _maker(tensor: Tensor, inside: Sequence[nn.Module], made: Mapping[nn.Module, Tensor]) -> nn.Module | None:

@@ -163,7 +163,7 @@ def _run(
         trainer.cache, trainer.data_collator = cache, Collate(training.collator)
     pictures.keep(_decoded(now, training, cache), training.cache, journal, now.stage.name)
     with (
-        _leading(model, now, training, cache, terms) as cut,
+        _leading(model, now, training, terms) as cut,
         _unpadding(model, now, training, cache, cut) as (serves, says),
     ):
         if cut:
@@ -229,18 +229,15 @@ def _decoded(now: _Now, training: Training, cache: Cache | None) -> list[tuple[s
 
 
 def _leading(
-    model: nn.Module, now: _Now, training: Training, cache: Cache | None, terms: Sequence[Term]
+    model: nn.Module, now: _Now, training: Training, terms: Sequence[Term]
 ) -> AbstractContextManager[Sequence[str]]:
     """While it lasts, last blocks compute their first position only, where no other is read; gives which do."""
     if terms or not training.last or unpadding.refusal("auto", training.settled):
         return nullcontext(())
-    kept = list(cache.prefix.modules) if cache else []
     moving = [
         name
         for name in named_modules(model, training.last)
-        # What is kept of a block's inside has all positions.
-        if not any(other.startswith(f"{name}.") or other == name for other in kept)
-        and any(p.requires_grad for p in model.get_submodule(name).parameters())
+        if any(p.requires_grad for p in model.get_submodule(name).parameters())
     ]
     device = now.arguments.device
     batch, _ = samples(training.validation, training.collator, device)
