@@ -4,7 +4,7 @@ RECIPE ?= recipes/sentiment_bert.yaml
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: run test check conformance notebooks format clean
+.PHONY: run test check conformance notebooks docs format clean
 
 run: .venv/installed
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -14,8 +14,8 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/installed
-	$(BIN)/ruff format --check hfadapt tests
-	$(BIN)/ruff check hfadapt tests
+	$(BIN)/ruff format --check hfadapt tests docs
+	$(BIN)/ruff check hfadapt tests docs
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -27,9 +27,13 @@ conformance: .venv/installed
 notebooks: .venv/installed
 	$(BIN)/python tests/executing.py
 
+# The pages lie in docs/built; a warning is an error.
+docs: .venv/installed
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/built
+
 format: .venv/installed
-	$(BIN)/ruff format hfadapt tests
-	$(BIN)/ruff check --fix hfadapt tests
+	$(BIN)/ruff format hfadapt tests docs
+	$(BIN)/ruff check --fix hfadapt tests docs
 
 clean:
 	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
