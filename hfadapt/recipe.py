@@ -48,7 +48,7 @@ class Model(Section):
     """Run Python code that the checkpoint brings with it. Only for checkpoints that you trust."""
     unpad: Literal["auto", "on", "off"] = "auto"
     """Whether the blocks of a text model compute tokens only, without padding, which changes no answer. `auto`: batches
-    of which more than a fifth is padding; `on`: all that have any. Where it would not be exact, it is not done."""
+    of which more than a tenth is padding; `on`: all that have any. Where it would not be exact, it is not done."""
 
     @model_validator(mode="before")
     @classmethod

@@ -85,8 +85,9 @@ def test_loss_and_every_gradient_are_those_of_padded_rows(kind, backbone):
 def test_a_batch_that_is_nearly_full_stays_padded(backbone):
     model, rows, collate = made(backbone, "bert")
     order = rows.lengths.argsort()
+    near = next(i for i in range(4, 9) if 0 < rows.lengths[order[i + 1]] - rows.lengths[order[i]] < 4)
     shapes: list[tuple[int, ...]] = []
-    even, uneven = ([rows[int(i)] for i in order[which]] for which in ([-3, -2], [0, -1]))
+    even, uneven = ([rows[int(i)] for i in order[which]] for which in ([near, near + 1], [0, -1]))
     with opened(model, rows, collate, "auto") as (serves, _):
         assert serves
         handle = entering(model.get_submodule(anatomy(model).block_modules[0]), shapes)
@@ -97,7 +98,7 @@ def test_a_batch_that_is_nearly_full_stays_padded(backbone):
         sum(len(row["input_ids"]) for row in its) / 2 / max(len(row["input_ids"]) for row in its)
         for its in (even, uneven)
     ]
-    assert fill[1] < FULLEST["auto"] <= fill[0]
+    assert fill[1] < FULLEST["auto"] <= fill[0] < 1
     assert shapes[0][0] == 2 and shapes[1][0] == 1
 
 
@@ -263,7 +264,8 @@ def runs(request, dry, few, tmp_path_factory):
     for use in ("on", "off"):
         recipe = values(dry, few, ADAPT[request.param], train_sampling_strategy="random", per_device_train_batch_size=4)
         recipe["model"] = {"name": recipe["model"], "unpad": use}
-        recipe["cache"] = "on"
+        # With it, one of two blocks keeps a part of itself beside an adapter, and the other needs its first place only.
+        recipe["cache"] = "off" if request.param == "lora" else "on"
         made.append(hfadapt.adapt(hfadapt.plan(Recipe(**recipe)), folder / use).path)
     return made
 

@@ -30,9 +30,9 @@ NAME = "hfadapt_unpadded"
 """Of our attention, as transformers knows it while blocks are unpadded."""
 _WITHIN = ("sdpa", "hfadapt_first")
 """The attentions that it may call: transformers' own for torch's kernels, and that of `leading`, made of it."""
-FULLEST = {"auto": 0.8, "on": 1.0}
-"""Batches of which tokens fill this part, or more, stay padded. Below, taking padding out is faster: MiniLM on a CPU
-computes batches that are half full in 0.6 of the time, and batches that are 0.94 full in 1.1 of it."""
+FULLEST = {"auto": 0.9, "on": 1.0}
+"""Batches of which tokens fill this part, or more, stay padded. MiniLM on a CPU, training on 16 texts of 40 tokens at
+most, takes 0.51, 0.68, 0.78, 0.88 and 0.95 of the time where they are 0.47, 0.63, 0.73, 0.82 and 0.91 full."""
 _TOLD = ("output_hidden_states", "output_attentions")
 """What transformers collects inside of blocks, and must not find packed."""
 _ALIKE = 0.6
