@@ -1,6 +1,7 @@
 """Losses that a refactoring must leave as they are, to four digits.
 
-`python tests/test_golden.py FOLDER` writes them anew, working in the folder; only for a change that is meant to change them.
+`python tests/test_golden.py FOLDER` writes them anew, working in the folder; only for a change that is meant to
+change them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ def test_a_head_of_zeros_hides_nothing(backbone: Any) -> None:
         nn.init.zeros_(model.classifier.weight)
         with leading(model, last(model), batch_of(model), READS) as cut:
             assert bool(cut) is expected
+
+
+def test_a_copy_of_the_model_computes_all_of_it(backbone: Any) -> None:
+    for kind in ("bert", "vit"):
+        model: Any = model_of(backbone(kind), kind)
+        batch = batch_of(model)
+        with leading(model, last(model), batch, READS):
+            other = copy.deepcopy(model)
+            with torch.no_grad():
+                torch.testing.assert_close(other(**batch).logits, model(**batch).logits)
 
 
 def test_it_leaves_no_trace(backbone: Any) -> None:

@@ -153,7 +153,7 @@ def open_cache(
     total = views * len(rows[0]) + sum(len(its) for its in rows[1:])
     shapes = [_shape(leaf, longest) for leaf in found.kept.values()]
     size = sum(int(np.prod(shape)) for shape in shapes) * _DTYPES[options.dtype].itemsize
-    pays, says = _pays(found, batches[0], reads, size, visits)
+    pays, says = _pays(found, batches["input_ids" not in batches[0]], reads, size, visits)
     key = _key(model, found, rows, options)
     whole = (home() / key / "whole.json").exists()
     # Timings differ, and folders change; all processes do what the first one finds.
@@ -210,16 +210,19 @@ def _draft(
 
 def samples(rows: Rows, collate: Any, device: torch.device) -> tuple[list[dict[str, Tensor]], list[int]]:
     """Batches to try the cache on: four rows, of which the first may be long; the two shortest; these two turned
-    round; and the places of the last ones in the first batch."""
+    round; and the places of the last ones in the first batch. Of pictures, which are all of one size and take longer,
+    two rows, one, and both turned round."""
     looked = range(min(_LOOKED_AT, len(rows)))
-    lengths = rows.lengths if rows.lengths is not None else np.zeros(len(rows))
-    order = sorted(looked, key=lambda i: (-lengths[i], i))
-    chosen = [order[0], order[len(order) // 2], *order[-2:]]
 
     def batch(which: Sequence[int]) -> dict[str, Tensor]:
         made = collate(rows.__getitems__(list(which)))
         return {name: tensor.to(device) for name, tensor in made.items() if name != "labels"}
 
+    if rows.lengths is None and "input_ids" not in (pair := batch([looked[0], looked[-1]])):
+        return [pair, batch([looked[-1]]), batch([looked[-1], looked[0]])], [1, 0]
+    lengths = rows.lengths if rows.lengths is not None else np.zeros(len(rows))
+    order = sorted(looked, key=lambda i: (-lengths[i], i))
+    chosen = [order[0], order[len(order) // 2], *order[-2:]]
     return [batch(chosen), batch(chosen[2:]), batch(chosen[:1:-1])], [3, 2]
 
 

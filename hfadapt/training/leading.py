@@ -176,6 +176,8 @@ def _cut(block: _Block) -> Iterator[None]:
     replaced: list[Any] = []
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if module is not block.module:
+            return None  # A copy of the model, which a companion may make, computes all of it.
         states = args[0]
         whole[:] = [block.norm(states) if block.norm else states]
         if block.norm:
@@ -184,7 +186,7 @@ def _cut(block: _Block) -> Iterator[None]:
         return (states[:, :1], *args[1:]), kwargs
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        if block.norm and replaced:
+        if block.norm and replaced and module is block.module:
             (own,) = replaced
             replaced.clear()
             if own is None:
@@ -193,7 +195,7 @@ def _cut(block: _Block) -> Iterator[None]:
                 block.norm.forward = own
 
     def all_positions(module: nn.Module, args: tuple[Any, ...]) -> Any:
-        return (whole[0], *args[1:])
+        return (whole[0], *args[1:]) if module in block.sources else None
 
     handles = [
         block.module.register_forward_pre_hook(enter, with_kwargs=True),
