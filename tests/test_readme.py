@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conformance.promises import ONLY
 
 from hfadapt import discover
+from hfadapt.backbones.base import Family
 from hfadapt.errors import RecipeError
 from hfadapt.methods.base import Adaptation
 from hfadapt.reading import build, parse, read
+from hfadapt.tasks.base import Task
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -31,10 +34,27 @@ def test_the_recipe_reads(tmp_path):
 
 
 def test_the_methods_are_all_there():
-    section = README[README.index("## Methods") : README.index("## Several processes")]
+    section = README[README.index("## Methods") : README.index("| task | kinds")]
     cells = re.findall(r"^\| (`[^|]+`) \|", section, re.MULTILINE)
     named = [name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)]
     assert sorted(named) == sorted(discover.variants("hfadapt.methods", Adaptation))
+
+
+def test_tasks_kinds_and_methods_go_together_as_the_table_says():
+    section = README[README.index("## Methods") : README.index("## Several processes")]
+    rows = re.findall(r"^\| `([\w-]+)` \| (`.+?) \| all but (.+?) \|$", section, re.MULTILINE)
+    families = discover.facts("hfadapt.backbones", Family)
+    reads = {"text": {"text"}, "image": {"image", "image-text"}, "image-text": {"image-text"}}
+    tasks = discover.variants("hfadapt.tasks", Task)
+    assert [name for name, *_ in rows] == ["text-classification", "image-classification", "image-text-contrastive"]
+    assert sorted(tasks) == sorted(name for name, *_ in rows)
+    for name, kinds, methods in rows:
+        known = {
+            kind.replace("_", "-") for kind, its in families.items() if its.modality in reads[tasks[name].modality]
+        }
+        assert set(re.findall(r"`([\w-]+)`", kinds)) == known
+        refused = {method for method, meant in ONLY.items() if name not in meant}
+        assert set(re.findall(r"`([\w-]+)`", methods)) == refused
 
 
 def test_every_way_to_write_a_method_reads():
