@@ -17,6 +17,7 @@ import nbformat
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 CELL_TIMEOUT = 600
 """Seconds that a cell may take."""
 _PLACES = ("/home/", "/root/", "/Users/", "/tmp/", "/var/folders/", str(FOLDER.parent), str(Path.home()), sys.prefix)
@@ -65,9 +66,7 @@ def execute(notebook: Any, scratch: Path, **environment: str) -> Any:
         resources={"metadata": {"path": str(FOLDER)}},
     )
     client.execute(env=told | environment)
-    notebook.metadata = nbformat.from_dict(
-        {**notebook.metadata, "kernelspec": KERNEL, "language_info": {"name": "python"}}
-    )
+    notebook.metadata = nbformat.from_dict({**notebook.metadata, "kernelspec": KERNEL, "language_info": LANGUAGE})
     return notebook
 
 
