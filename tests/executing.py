@@ -20,7 +20,8 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 CELL_TIMEOUT = 600
 """Seconds that a cell may take."""
-_PLACES = ("/home/", "/root/", "/Users/", "/tmp/", "/var/folders/", str(FOLDER.parent), str(Path.home()), sys.prefix)
+_TOPS = ("home", "root", "Users", "tmp", "var/folders")
+_PLACES = (*(f"/{top}/" for top in _TOPS), str(FOLDER.parent), f"{Path.home()}/", sys.prefix)
 _FAILED = ("Traceback (most recent call last)", "command not found")
 """What a command after `!` leaves behind where it failed, which stops no notebook."""
 
