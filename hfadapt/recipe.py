@@ -47,8 +47,9 @@ class Model(Section):
     trust_remote_code: bool = False
     """Run Python code that the checkpoint brings with it. Only for checkpoints that you trust."""
     unpad: Literal["auto", "on", "off"] = "auto"
-    """Whether the blocks of a text model compute tokens only, without padding, which changes no answer. `auto`: batches
-    of which more than a tenth is padding; `on`: all that have any. Where it would not be exact, it is not done."""
+    """Whether the blocks of a text model compute tokens only, without padding. `auto`: batches of which more than a
+    tenth is padding; `on`: all that have any. The answers are the same, which is tried before; dropout draws other
+    masks than with padding."""
 
     @model_validator(mode="before")
     @classmethod

@@ -143,6 +143,9 @@ def _of_blocks(name: str, top: int) -> list[Question]:
     return [
         Question(f"{says} (arithmetic: {later:.2f} ×)", setup, *sides, round(NEAR * later, 2)),
         Question(f"{filled} (arithmetic: {whole:.2f} ×)", setup, *long, round(NEAR * whole, 2)),
+        Question(
+            "The same with the trials of the cache, on so few rows", setup, (CAREFUL, "seconds"), (OURS, "seconds")
+        ),
     ]
 
 
