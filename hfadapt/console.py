@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -22,7 +23,8 @@ class Console:
 
     def __init__(self, stream: TextIO):
         self.stream = stream
-        self.moves = stream.isatty()
+        # A cell of a notebook runs commands on a terminal of which no carriage return is shown.
+        self.moves = stream.isatty() and "JPY_PARENT_PID" not in os.environ
         self.began: tuple[float, int] | None = None
         self.told = 0
         self.loss = ""

@@ -94,9 +94,11 @@ def _loss(kind: Kind, predicted: Floats, targets: NDArray[Any]) -> float:
 
 @contextmanager
 def _unhurried() -> Iterator[None]:
-    """No ConvergenceWarning: a regression a little short of its optimum is still a fair baseline."""
+    """No ConvergenceWarning, a regression a little short of its optimum is still a fair baseline; and no doubt that
+    labels are labels where many of them have few rows."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
         yield
