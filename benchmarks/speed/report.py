@@ -74,19 +74,20 @@ def write(folder: Path = HERE, setups: Sequence[Setup] = questions.SETUPS) -> st
 MISSED = """
 ## Why some aims are missed
 
-- **A share of 0.6 of the limit, 1.25 × the careful Trainer.** {parts} With batches of eight short texts
-  the update of all 22.7 million parameters, half of them embeddings, weighs as much as it does for any batch.
+- **A share of 0.6 of the limit, 1.25 × the careful Trainer.** {parts}
+  With batches of eight short texts the update of all 22.7 million parameters, half of them embeddings, takes as long as
+  it does with any batch.
 - **The whole process of a probe** fits simple methods, judges with intervals, draws, writes a card, and loads the model
-  in a fresh process; training is a quarter of it. Each of ten epochs is evaluated and leaves a checkpoint of the whole
-  model, which is what stands between training and a single forward pass.
-- **All epochs of ViT-B/16 and of the vision tower of CLIP** are of 8 and 16 pictures: reading weights for the digest that
-  names a cache takes longer than these.
-- **Two processes** exchange the gradients of 22.7 million parameters, 91 MB, over a socket at every step of 16 rows.
-  Larger batches, or fewer parameters that move, have less to exchange for each row.
+  in a fresh process; training is a quarter of it. Ten evaluations and ten checkpoints of the whole model are counted in
+  its training; what they take was not timed apart.
+- **All epochs of ViT-B/16 and of the vision tower of CLIP** are of 8 and 16 pictures, ViT's measured once; what else than
+  training they spend was not looked into.
+- **Two processes** exchange the gradients of 22.7 million parameters, 91 MB, at every step of 16 rows. That this is what
+  takes longer was not measured.
 """
 
 
-def _parts(folder: Path) -> str:
+def _parts() -> str:
     """Why aims are missed, with the shares that `parts.py` measured beside this file."""
     path = HERE / "parts.json"
     if not path.exists():
