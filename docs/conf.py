@@ -20,7 +20,7 @@ extensions = [
     "sphinx_copybutton",
     "pages",
 ]
-exclude_patterns = ["built", "**/.ipynb_checkpoints"]
+exclude_patterns = ["built", "jupyter_execute", "**/.ipynb_checkpoints"]
 nitpicky = True
 # Names of other libraries, whose own pages can't be asked while building offline, and of type variables.
 nitpick_ignore_regex = [(r"py:.*", r"(?!hfadapt\.(read|plan|adapt|score|predict|check|export|publish|open_run)$).*")]
