@@ -80,8 +80,8 @@ MISSED = """
 - **The whole process of a probe** fits simple methods, judges with intervals, draws, writes a card, and loads the model
   in a fresh process; training is a quarter of it. Ten evaluations and ten checkpoints of the whole model are counted in
   its training; what they take was not timed apart.
-- **All epochs of ViT-B/16 and of the vision tower of CLIP** are of 8 and 16 pictures, ViT's measured once; what they spend
-  besides training was not looked into.
+- **All epochs of ViT-B/16 and of the vision tower of CLIP** are of 8 and 16 pictures, ViT's measured once; what they
+  spend besides training was not looked into.
 - **Two processes** exchange the gradients of 22.7 million parameters, 91 MB, at every step of 16 rows. Whether this is
   what takes longer was not measured.
 """
