@@ -39,6 +39,8 @@ def loaded(backbone, kind, auto):
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer is not None and getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = tokenizer.pad_token_id
+    # As planning does. A cache of keys is taken apart or not, by what else this process has imported.
+    model.config.use_cache = False
     pictures = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(7))
 
     def batch(places):

@@ -157,7 +157,7 @@ def test_with_a_cache_the_blocks_above_it_compute_tokens(backbone):
     batches = [{n: t for n, t in collate(its).items() if n != "labels"} for its in (list(rows), list(rows)[1:4])]
     prefix = below.find(model, batches, ["logits"])
     goal, shapes = model(**batches[0]).logits, []
-    with opened(model, rows, collate, prefix=prefix) as (serves, _):
+    with opened(model, rows, collate) as (serves, _):
         assert serves
         handle = entering(model.get_submodule(names[1]), shapes)
         with prefix.capturing() as kept:
@@ -182,7 +182,7 @@ def test_blocks_of_which_a_part_is_kept_stay_padded(backbone):
     prefix = below.find(model, batches, ["logits"])
     assert any(name.startswith(f"{names[0]}.") for name in prefix.modules)
     shapes: list[tuple[int, ...]] = []
-    with opened(model, rows, collate, prefix=prefix) as (serves, _):
+    with opened(model, rows, collate) as (serves, _):
         assert serves
         handles = [entering(model.get_submodule(name), shapes) for name in names]
         model(**batches[0])
@@ -252,7 +252,6 @@ def test_what_it_stands_aside_for(name):
 
 ADAPT = {
     "full": "full",
-    "lora": {"method": "lora", "r": 2},
     "upper": {"method": "surgical", "blocks": "1:2"},
 }
 
@@ -264,8 +263,7 @@ def runs(request, dry, few, tmp_path_factory):
     for use in ("on", "off"):
         recipe = values(dry, few, ADAPT[request.param], train_sampling_strategy="random", per_device_train_batch_size=4)
         recipe["model"] = {"name": recipe["model"], "unpad": use}
-        # With it, one of two blocks keeps a part of itself beside an adapter, and the other needs its first place only.
-        recipe["cache"] = "off" if request.param == "lora" else "on"
+        recipe["cache"] = "on"
         made.append(hfadapt.adapt(hfadapt.plan(Recipe(**recipe)), folder / use).path)
     return made
 

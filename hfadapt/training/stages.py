@@ -164,7 +164,7 @@ def _run(
     pictures.keep(_decoded(now, training, cache), training.cache, journal, now.stage.name)
     with (
         _leading(model, now, training, terms) as cut,
-        _unpadding(model, now, training, cache, cut) as (serves, says),
+        _unpadding(model, now, training, cut) as (serves, says),
     ):
         if cut:
             journal("first token", stage=now.stage.name, blocks=cut)
@@ -245,7 +245,7 @@ def _leading(
 
 
 def _unpadding(
-    model: nn.Module, now: _Now, training: Training, cache: Cache | None, cut: Sequence[str]
+    model: nn.Module, now: _Now, training: Training, cut: Sequence[str]
 ) -> AbstractContextManager[tuple[bool, str]]:
     """While it lasts, the blocks of a text model compute tokens only, where that changes nothing; cut: those that
     compute a position only."""
@@ -261,7 +261,6 @@ def _unpadding(
         training.collator,
         reads=training.loss.task.reads,
         use=training.unpad,
-        prefix=cache.prefix if cache else None,
     )
 
 

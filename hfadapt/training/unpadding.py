@@ -23,7 +23,6 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hfadapt.errors import one_line
-from hfadapt.training.prefix import Prefix
 from hfadapt.training.rows import Rows, as_rows
 
 NAME = "hfadapt_unpadded"
@@ -265,14 +264,13 @@ def unpadded(
     *,
     reads: Sequence[str],
     use: str,
-    prefix: Prefix | None = None,
 ) -> Iterator[tuple[bool, str]]:
     """While it lasts, the model's blocks compute tokens only, if that changes no answer; gives whether, and why.
 
     names: of the blocks' modules, before an adapter wrapped the model; rows: some to try it on; reads: the outputs
-    that the task reads; use: `auto` or `on`; prefix: what the cache stands for.
+    that the task reads; use: `auto` or `on`.
     """
-    blocks = _blocks(model, names, prefix)
+    blocks = _blocks(model, names)
     found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
     configs = {id(config): config for config in found if hasattr(config, "model_type")}
     before = {its._attn_implementation for its in configs.values()}
@@ -320,13 +318,17 @@ def _hooked(model: nn.Module, blocks: Sequence[nn.Module], configs: Sequence[Any
             config._attn_implementation = within
 
 
-def _blocks(model: nn.Module, names: Sequence[str], prefix: Prefix | None) -> list[nn.Module]:
-    """The blocks after the last of which a part is kept: what is kept of a part has rows of one length."""
-    modules = {name.removeprefix("base_model.model."): (name, its) for name, its in model.named_modules()}
+def _blocks(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """The blocks of which the cache keeps no part, for what is kept of a part has rows of one length.
+
+    They begin with the lowest that moves if all of it does, else after it. Whether there is a cache must not matter:
+    dropout would draw other masks.
+    """
+    modules = {name.removeprefix("base_model.model."): its for name, its in model.named_modules()}
     found = [modules[name] for name in names if name in modules]
-    kept = list(prefix.modules) if prefix else []
-    parts = [i for i, (name, _) in enumerate(found) if any(other.startswith(f"{name}.") for other in kept)]
-    return [module for _, module in found[max(parts, default=-1) + 1 :]]
+    moves = [[p.requires_grad for p in block.parameters()] for block in found]
+    lowest = next((i for i, its in enumerate(moves) if any(its)), len(found))
+    return found[lowest + (lowest < len(found) and not all(moves[lowest])) :]
 
 
 def _uneven(rows: Rows, collate: Any, device: torch.device) -> dict[str, Tensor] | None:
