@@ -252,7 +252,7 @@ def test_what_it_stands_aside_for(name):
 
 ADAPT = {
     "full": "full",
-    "upper": {"method": "surgical", "blocks": "1:2"},
+    "lower": {"method": "surgical", "blocks": "0:1"},
 }
 
 
