@@ -25,7 +25,7 @@ from hfadapt.recipe import Cache as Options
 from hfadapt.training import prefix as below
 from hfadapt.training.prefix import Prefix
 from hfadapt.training.rows import PLACE, SERVED, Rows
-from hfadapt.training.store import Store, make_room, touch
+from hfadapt.training.store import WHOLE, Store, make_room, touch
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _BYTES_PER_SECOND = 1e9
@@ -153,9 +153,10 @@ def open_cache(
     total = views * len(rows[0]) + sum(len(its) for its in rows[1:])
     shapes = [_shape(leaf, longest) for leaf in found.kept.values()]
     size = sum(int(np.prod(shape)) for shape in shapes) * _DTYPES[options.dtype].itemsize
-    pays, says = _pays(found, batches["input_ids" not in batches[0]], reads, size, visits)
+    few = batches[0] if "input_ids" in batches[0] else batches[1]
+    pays, says = _pays(found, few, reads, size, visits)
     key = _key(model, found, rows, options)
-    whole = (home() / key / "whole.json").exists()
+    whole = (home() / key / WHOLE).exists()
     # Timings differ, and folders change; all processes do what the first one finds.
     pays, whole, says = agreed((pays, whole, says))
     if options.use == "auto" and not pays and not whole:

@@ -47,13 +47,14 @@ def leading(
 
     batch: some rows to try it on; reads: the outputs that the task reads. Yields the names of the blocks that are.
     """
-    root = next((its for its in model.modules() if isinstance(its, PreTrainedModel)), None)
     inside = [its for its in model.modules() if isinstance(its, PreTrainedModel)]
     with ExitStack() as stack:
         found: dict[str, _Block] = {}
-        if root and blocks and all(its.config._attn_implementation == _THEIRS for its in inside):
-            stack.enter_context(_attending(root, found))
+        if inside and blocks and all(its.config._attn_implementation == _THEIRS for its in inside):
+            stack.enter_context(_attending(inside[0], found))
             found |= _tried(model, blocks, batch, reads, found)
+            if not found:
+                stack.close()  # Attention need not ask for what is not there.
             for block in found.values():
                 stack.enter_context(_cut(block))
         yield list(found)

@@ -239,6 +239,8 @@ def _leading(
         for name in named_modules(model, training.last)
         if any(p.requires_grad for p in model.get_submodule(name).parameters())
     ]
+    if not moving:
+        return nullcontext(())
     device = now.arguments.device
     batch, _ = samples(training.validation, training.collator, device)
     return leading(model.to(device), moving, batch[0], training.loss.task.reads)

@@ -207,8 +207,7 @@ class _Hooks:
     def before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A block is called: with padded rows if it is the first, or after somebody looked."""
         packed = _now.get()
-        # Kept tensors of the cache stand for what a block of its own forward would compute.
-        if packed is None or "forward" in vars(block):
+        if packed is None:
             return None
         hidden = args[0] if args else kwargs.get("hidden_states")
         if isinstance(hidden, Tensor) and hidden.shape[:2] == (packed.rows, packed.length):
