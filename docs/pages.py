@@ -44,6 +44,8 @@ EXAMPLES: dict[str, str] = {
     "data.train": "data: {path: my/dataset, train: unlabelled_removed}",
     "data.validation": "data: {path: reviews.csv, validation: 0.2}",
     "data.test": "data: {path: reviews.csv, test: later_reviews.csv}",
+    "data.max_train_samples": "data: {path: reviews.csv, max_train_samples: 500}",
+    "data.max_eval_samples": "data: {path: my/dataset, max_eval_samples: 1000}",
     "data.labels": "data: {path: reviews.csv, labels: [bad, good]}",
     "data.label_separator": "data: {path: tagged.csv, label_separator: '|'}",
     "data.separator": "data: {path: reviews.csv, separator: ';'}",

@@ -15,6 +15,7 @@ from hfadapt.scoring.kinds import ZERO_SHOT, names_for
 _ENDLESS = "How long to train must be said in steps: a stream's end is not known before it is reached."
 _LENGTHS = "The lengths of a stream's rows are not known before they are read."
 _COUNTS = "How many rows of each label a stream has is not known before they are read."
+_PART = "A part of a stream's rows can't be drawn before they are read."
 
 
 def misfits(recipe: Recipe, data: Loaded, settled: Mapping[str, Any], processes: int) -> list[Problem]:
@@ -83,6 +84,7 @@ def of_stream(recipe: Recipe) -> list[Problem]:
         (by_length, "train.train_sampling_strategy", _LENGTHS, "Remove it."),
         ("per_device_train_max_tokens" in train, "train.per_device_train_max_tokens", _LENGTHS, "Remove it."),
         (data.sampling == "balanced", "data.sampling", _COUNTS, "Remove it."),
+        (data.max_train_samples is not None, "data.max_train_samples", _PART, "Remove it; set train.max_steps."),
         (task.contrasts, "data.streaming", "Pairs of pictures and texts can't be streamed.", "Remove it."),
         (task.mixes, "task.augment", "A row of a stream can't be mixed with others.", "Leave out mixup and cutmix."),
         (own, "adapt.path", "Pretraining reads its rows again and again, and these are streamed.", "Name the rows."),

@@ -81,6 +81,11 @@ class Data(Section):
     By default the source's own, else 0.1."""
     test: Annotated[float, Field(gt=0, lt=1)] | Paths | None = None
     """Like `validation`."""
+    max_train_samples: Annotated[int, Field(ge=1)] | None = None
+    """At most so many training rows are used: first one of each label, then each at its share, drawn by `train.seed`;
+    the rows of a smaller number are among those of a larger one. Shares for `validation` and `test` are of these."""
+    max_eval_samples: Annotated[int, Field(ge=1)] | None = None
+    """The same for validation and for test rows, where these are rows of their own."""
     labels: list[str | int] | None = None
     """The label names in the order of their ids. By default sorted, or as the source lists them."""
     label_separator: Annotated[str, Field(min_length=1)] | None = None

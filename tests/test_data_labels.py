@@ -144,7 +144,7 @@ def test_version_numbers_beside_words_are_labels():
 
 def test_several_labels_a_row():
     labels, its = understand("labels", [["b", "a"], [], ["b", "b"], ["c"]])
-    assert labels.names == ("a", "b", "c") and its["train"].repeated == 1
+    assert labels.names == ("a", "b", "c") and its["train"].repeated.tolist() == [False, False, True, False]
     assert its["train"].ids.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0], [0, 0, 1]]
     assert its["train"].ids.dtype == np.int8
 

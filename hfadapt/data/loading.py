@@ -18,6 +18,7 @@ from hfadapt.data import (
     local,
     looking,
     rows,
+    sampling,
     sharing,
     sources,
     splits,
@@ -116,11 +117,12 @@ def load(
     asks = prompted or not pairs
     answered = _kind(read, kind, data, chosen_columns[target or ""]) if asks else kind([], data.label_separator)
     listed = chosen.given["train"][0].label_names(chosen_columns[target].name) if target else ()
-    raw = {split: its.rows for split, its in read.items()}
     # A row whose text is made of its label can't do without.
     telling: Kind = "label" if prompted else answered
-    by = "validation" if data.streaming else "train"
-    labels, understood = targets.understand(raw, telling, data, listed=listed, known=known_labels, by=by)
+    every = {split: its.rows for split, its in read.items()}
+    labels, understood = targets.understand(every, telling, data, listed=listed, known=known_labels)
+    read, understood, drawn = sampling.draw(read, understood, data, labels, seed)
+    raw = {split: its.rows for split, its in read.items()}
     new = classes.new_classes(prompts, labels) if prompts else ()
     if prompts and prompted:
         raw = {s: classes.captioned(its, understood[s].ids, labels, roles, prompts) for s, its in raw.items()}
@@ -136,7 +138,7 @@ def load(
         files=tuple(files),
         findings=tuple(_findings(chosen, usable, divided, labels, understood, files, prompts if prompted else None)),
         skipped=skipped,
-        made=_made(divided, chosen, labels, seed, bool(new)),
+        made=_made(divided, chosen, labels, seed, drawn, less=bool(new)),
         fingerprint=finished.fingerprint,
         prompted=prompted,
         new=new,
@@ -230,7 +232,7 @@ def _findings(
             yield from table.remarks(split)
     if prompts and prompts.captions is None:
         yield classes.announced(prompts)
-    repeated = sum(its.repeated for its in understood.values())
+    repeated = sum(int(its.repeated.sum()) for its in understood.values())
     yield from checks.of_inputs(usable, labels.kind, files, prompted=bool(prompts))
     yield from checks.of_labels(usable, divided, labels, repeated, prompted=bool(prompts))
 
@@ -315,11 +317,15 @@ def _divided(usable: Mapping[str, Split], chosen: Chosen, labels: Labels, seed: 
     return {split: train.where(masks[split]) if split in masks else usable[split] for split in local.SPLITS}
 
 
-def _made(divided: Mapping[str, Split], chosen: Chosen, labels: Labels, seed: int, less: bool) -> dict[str, str]:
-    """How each split came to be; less: whether those to train by are without the new classes."""
+def _made(
+    divided: Mapping[str, Split], chosen: Chosen, labels: Labels, seed: int, drawn: Mapping[str, str], *, less: bool
+) -> dict[str, str]:
+    """How each split came to be; drawn: where it is a part of what was given, which; less: whether those to train by
+    are without the new classes."""
     how = "stratified, " if labels.names else ""
     made = {split: f"{100 * share:.4g}% of train, {how}seed {seed}" for split, share in chosen.shares.items()}
     if made:
-        made["train"] = f"given, less {' and '.join(split for split in local.SPLITS if split in chosen.shares)}"
+        less_these = " and ".join(split for split in local.SPLITS if split in chosen.shares)
+        made["train"] = f"{drawn.get('train', 'given')}, less {less_these}"
     base = {split: ", base classes only" if less and split != "test" else "" for split in divided}
-    return {split: f"{made.get(split, 'given')}{base[split]}" for split in divided}
+    return {split: f"{made.get(split, drawn.get(split, 'given'))}{base[split]}" for split in divided}

@@ -6,6 +6,7 @@ import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +66,16 @@ def _builtin(given: str, data: Data) -> Splits:
     if name in kept:
         return local.folder(kept[name], given, data)
     if name in modules:
-        made = importlib.import_module(f"hfadapt.builtin.{modules[name]}").make()
+        made = _made(modules[name])
         return {split: (_table(columns, f"{given} ({split})"),) for split, columns in made.items()}
     hint = did_you_mean(name, {*kept, *modules})
     raise DataError(Problem(field="data.path", says=f"There is no built-in dataset '{name}'.", hint=hint))
+
+
+@cache
+def _made(module: str) -> dict[str, dict[str, list[Any]]]:
+    """The columns of each split; pictures take seconds to draw, which a process that plans often does once."""
+    return importlib.import_module(f"hfadapt.builtin.{module}").make()
 
 
 def _holds_rows(folder: Path) -> bool:

@@ -32,8 +32,14 @@ class Targets:
     `pairs`: (rows,) int64, -1 where a row has no label."""
     refused: dict[int, str]
     """Row → why its target can't be used; its entry in `ids` means nothing."""
-    repeated: int
-    """Rows that name a label more than once."""
+    repeated: np.ndarray
+    """(rows,) bool: which name a label more than once."""
+
+    def where(self, mask: np.ndarray) -> Targets:
+        """Those of the rows for which a mask is true."""
+        place = np.cumsum(mask) - 1
+        refused = {int(place[row]): says for row, says in self.refused.items() if mask[row]}
+        return Targets(self.ids[mask], refused, self.repeated[mask])
 
 
 def understand(
@@ -43,13 +49,12 @@ def understand(
     *,
     listed: Sequence[str],
     known: Sequence[str] | None,
-    by: str = "train",
 ) -> tuple[Labels, dict[str, Targets]]:
     """The labels, and the targets of every split.
 
     rows: split → its rows, `train` among them; listed: the labels that the source lists itself;
-    known: those of the checkpoint, whose order is kept where the names are the same; by: the split whose labels
-    there are, where nothing lists them.
+    known: those of the checkpoint, whose order is kept where the names are the same. Where nothing lists the labels,
+    they are those of train, or of validation if train is streamed.
 
     Raises:
         DataError: the targets are not of that kind, or `data.labels` doesn't fit.
@@ -57,6 +62,7 @@ def understand(
     answers = {
         split: [answer(value, kind, data.label_separator) for value in its.values] for split, its in rows.items()
     }
+    by = "validation" if data.streaming else "train"
     telling = rows[by]
     if kind in {"label", "pairs"}:
         answers[by] = _one_type(telling, answers[by])
@@ -181,7 +187,7 @@ def _encode(rows: Rows, answers: Sequence[Answer], labels: Labels, origin: str) 
     return Targets(
         _table(within, labels)[rows.codes],
         {int(row): refused[int(rows.codes[row])] for row in bad},
-        int(np.isin(rows.codes, repeated).sum()),
+        np.isin(rows.codes, repeated),
     )
 
 
