@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hfadapt.adapting import adapt
+    from hfadapt.console import Console
     from hfadapt.contract import check
     from hfadapt.errors import HfadaptError
     from hfadapt.exporting import export
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from hfadapt.publishing import publish
     from hfadapt.reading import read
     from hfadapt.recipe import Recipe
+    from hfadapt.showing import draw_augmented, plan_lines
     from hfadapt.using import predict, score
 
 __version__ = "0.1.0"
@@ -26,6 +28,8 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 _HOMES = {
     "read": "reading",
     "plan": "planning",
+    "plan_lines": "showing",
+    "draw_augmented": "showing",
     "adapt": "adapting",
     "score": "using",
     "predict": "using",
@@ -34,20 +38,24 @@ _HOMES = {
     "publish": "publishing",
     "open_run": "folder",
     "Recipe": "recipe",
+    "Console": "console",
     "Plan": "planning",
     "Run": "folder",
     "HfadaptError": "errors",
 }
 __all__ = [
+    "Console",
     "HfadaptError",
     "Plan",
     "Recipe",
     "Run",
     "adapt",
     "check",
+    "draw_augmented",
     "export",
     "open_run",
     "plan",
+    "plan_lines",
     "predict",
     "publish",
     "read",

@@ -19,7 +19,10 @@ _LINES = 10
 
 
 class Console:
-    """Receives the events of a run (see `training.watching`) and writes them to a stream."""
+    """A listener for `adapt`: writes how a run goes to a stream, with a bar where that is a terminal.
+
+    `hfadapt.adapt(plan, listener=hfadapt.Console(sys.stdout))`
+    """
 
     def __init__(self, stream: TextIO):
         self.stream = stream

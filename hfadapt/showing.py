@@ -160,7 +160,7 @@ def plan_yaml(plan: Plan) -> str:
 
 
 def plan_lines(plan: Plan, *, full: bool = True) -> Iterator[str]:
-    """A plan for a person; `full` adds the tree of the model and the settings."""
+    """A plan for a person, line by line; full: with the tree of the model and the settings."""
     yield from _data_lines(plan)
     yield f"model   {plan.source.name} ({plan.config.model_type}, {size(plan.parameters)} parameters)"
     trained = ", then ".join(f"{s.name} ({size(plan.trainable(s))} move)" for s in plan.stages) or "nothing trains"
@@ -195,7 +195,10 @@ def plan_lines(plan: Plan, *, full: bool = True) -> Iterator[str]:
 
 
 def draw_augmented(plan: Plan, run: Run) -> Path:
-    """Some training pictures as they are and as they are varied, into the run folder; returns the file."""
+    """Some training pictures as they are and as `task.augment` varies them, into the run folder.
+
+    Returns the file, `augmented.png`.
+    """
     import numpy as np
 
     from hfadapt.data.augmenting import sheet

@@ -120,13 +120,14 @@ def test_changes_may_follow_an_option(argv, hfadapt):
     assert "no.yaml: There is no such file." in hfadapt(*argv)[2]
 
 
+@pytest.mark.parametrize("verb", ["run", "plan"])
 @pytest.mark.parametrize("number", ["0", "-1"])
-def test_a_run_has_at_least_one_process(number, hfadapt, monkeypatch):
+def test_there_is_at_least_one_process(verb, number, hfadapt, monkeypatch):
     def stop(*_: object) -> None:
         raise AssertionError("the recipe is looked at")
 
     monkeypatch.setattr("hfadapt.reading.read", stop)
-    assert hfadapt("run", "no.yaml", "--processes", number)[0] == 2
+    assert hfadapt(verb, "no.yaml", "--processes", number)[0] == 2
 
 
 def test_a_wrong_number_is_told_in_words(hfadapt):
@@ -326,6 +327,11 @@ def test_plan_describes_the_data(planned):
     assert re.fullmatch(r"        lengths: \d+ tokens in the median, \d+ at most, cut to 64", lines[5])
     assert re.fullmatch(r"model   .*bert.* \(bert, [\d.]+k parameters\)", lines[6])
     assert re.fullmatch(r"adapt   lp-ft: probe \(\d+ move\), then tune \([\d.]+k move\); 8 steps", lines[7])
+
+
+def test_plan_for_several_processes(hfadapt, recipe, planned):
+    status, out, _ = hfadapt("plan", recipe, "--processes", 2, "--json")
+    assert status == 0 and (json.loads(out)["steps"], planned[1]["steps"]) == (4, 8)
 
 
 def test_plan_shows_the_tree_of_every_stage(planned):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from hfadapt.verbs import CHANGES
+from hfadapt.verbs import CHANGES, PROCESSES, at_least_one
 
 SAYS = "show what a run of a recipe will do, without training"
 EXAMPLE = "hfadapt plan recipes/sentiment_bert.yaml"
@@ -15,6 +15,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Its arguments besides --json."""
     parser.add_argument("recipe", help="a recipe file")
     parser.add_argument("changes", nargs="*", default=[], metavar="key=value", help=CHANGES)
+    parser.add_argument("--processes", type=at_least_one, metavar="N", help=PROCESSES)
 
 
 def do(arguments: argparse.Namespace) -> None:
@@ -32,7 +33,7 @@ def do(arguments: argparse.Namespace) -> None:
     from hfadapt.showing import draw_augmented, plan_dict, plan_lines
 
     with quiet():
-        processes = accelerators()
+        processes = arguments.processes or accelerators()
         made = plan(recipe, processes=processes)
         made = replace(made, estimate=estimate(made, processes))
         sheet = draw_augmented(made, planned_run(recipe)) if recipe.task.varies else None

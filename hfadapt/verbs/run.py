@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hfadapt.errors import HfadaptError
-from hfadapt.verbs import CHANGES
+from hfadapt.verbs import CHANGES, PROCESSES, at_least_one
 
 SAYS = "adapt a model as a recipe says"
 EXAMPLE = "hfadapt run my.yaml train.learning_rate=3e-5 --out runs/try"
@@ -22,9 +22,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("changes", nargs="*", default=[], metavar="key=value", help=CHANGES)
     parser.add_argument("--out", metavar="DIR", help="the run folder; default runs/NAME, never one that is taken")
     parser.add_argument("--resume", metavar="DIR", help="go on with the interrupted run in this folder")
-    parser.add_argument(
-        "--processes", type=_at_least_one, metavar="N", help="how many train together; default one an accelerator"
-    )
+    parser.add_argument("--processes", type=at_least_one, metavar="N", help=PROCESSES)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -163,13 +161,3 @@ def _shown(kind: str) -> list[str]:
         "number": ["pearson", "spearman", "rmse"],
         "pairs": ["recall@1", "recall@5", "zero_shot_accuracy", "base_accuracy", "new_accuracy", "harmonic_mean"],
     }[kind]
-
-
-def _at_least_one(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} processes are too few")
-    return number
