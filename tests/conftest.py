@@ -35,6 +35,27 @@ def _undrawn(request: pytest.FixtureRequest):
         yield
 
 
+@pytest.fixture(scope="session")
+def nursery():
+    """Runs Python processes that start at once; see `nursery.Nursery`."""
+    from nursery import Nursery
+
+    made = Nursery()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _checked_at_once(nursery, request: pytest.FixtureRequest):
+    """To import transformers takes most of a contract check; modules that say FRESH have it done each time."""
+    from hfadapt.contract import checking
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "FRESH", False):
+            patch.setattr(checking, "run_process", nursery.run)
+        yield
+
+
 TEXTS = [
     "Arrived early, works perfectly, looks better than in the photo.",
     "It stopped charging after a week and nobody answers.",

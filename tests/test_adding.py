@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -50,12 +49,12 @@ def test_the_examples_are_there():
 
 
 @pytest.mark.slow
-def test_one_file_each_is_enough(toy, tmp_path):
+def test_one_file_each_is_enough(nursery, toy, tmp_path):
     shutil.copytree(ROOT / "hfadapt", tmp_path / "hfadapt", ignore=shutil.ignore_patterns("__pycache__"))
     for path, code in EXAMPLES:
         assert not (tmp_path / path).exists(), "an example must not be an existing file"
         (tmp_path / path).write_text(code, encoding="utf-8")
-    done = subprocess.run([sys.executable, "-c", CODE, str(tmp_path), str(toy)], capture_output=True, text=True)
+    done = nursery.run([sys.executable, "-c", CODE, str(tmp_path), str(toy)])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == {"listed": [True] * 3, "schema": [True] * 2, "scores": ["test", "validation"]}

@@ -6,7 +6,6 @@ import csv
 import json
 import random
 import re
-import subprocess
 import sys
 
 import pytest
@@ -254,7 +253,7 @@ json.dump(found, sys.stdout)
 """
 
 
-def test_the_code_of_every_card_runs_without_hfadapt(made, cards, tmp_path):
+def test_the_code_of_every_card_runs_without_hfadapt(nursery, made, cards, tmp_path):
     Image.new("RGB", (50, 40), "red").save(tmp_path / "picture.png")
     given = {}
     for kind, (_, run) in made.items():
@@ -263,7 +262,7 @@ def test_the_code_of_every_card_runs_without_hfadapt(made, cards, tmp_path):
         given[kind] = code, str(run.model)
     (tmp_path / "given.json").write_text(json.dumps(given), encoding="utf-8")
     command = [sys.executable, "-c", RUN, "given.json", PLACE]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = nursery.run(command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = {kind: eval(text) for kind, text in json.loads(done.stdout).items()}
     assert {row["label"] for row in told["label"]} <= set(ODD)

@@ -23,6 +23,8 @@ from hfadapt.contract import Checked, check, check_all, loaded_alone, writing
 from hfadapt.errors import HfadaptError, Problem
 from hfadapt.recipe import Recipe
 
+FRESH = True
+"""Each check here starts its process anew; see `_checked_at_once`."""
 TEXT, PICTURE, BOTH = "text-classification", "image-classification", "image-text-contrastive"
 ALWAYS = {
     "pairs": (TEXT, "bert", "full", {}),

@@ -11,7 +11,6 @@ import csv
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -183,13 +182,13 @@ json.dump(found, sys.stdout)
 """
 
 
-def test_runtimes_alone_give_pytorchs_logits(runs, exports, pictures):
+def test_runtimes_alone_give_pytorchs_logits(nursery, runs, exports, pictures):
     """A fresh process with onnxruntime, or torch.export.load, and the processor that lies beside the graphs."""
     import transformers
 
     folders = {str(exports(kind, to).path): kind for kind, to in CELLS if to != "onnx-int8"}
     picture = pictures / "test/round/0.png"
-    done = subprocess.run([sys.executable, "-c", PLAINLY, str(picture), *folders], capture_output=True, text=True)
+    done = nursery.run([sys.executable, "-c", PLAINLY, str(picture), *folders])
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert len(found) == (10 if WHOLE else 6)

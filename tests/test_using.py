@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -65,11 +64,11 @@ def rows(toy):
         return list(csv.DictReader(file))[:10]
 
 
-def test_plain_transformers_gives_the_same_answers_under_real_names(runs, rows, tmp_path):
+def test_plain_transformers_gives_the_same_answers_under_real_names(nursery, runs, rows, tmp_path):
     given = tmp_path / "rows.json"
     given.write_text(json.dumps([[r["text"], r["other"]] for r in rows]))
     folders = [str(run.model) for run in runs.values()]
-    done = subprocess.run([sys.executable, "-c", RELOAD, str(given), *folders], capture_output=True, text=True)
+    done = nursery.run([sys.executable, "-c", RELOAD, str(given), *folders])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     asked = tmp_path / "rows.csv"

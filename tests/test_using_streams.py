@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import signal
-import subprocess
 import sys
 import tracemalloc
 
@@ -62,12 +61,12 @@ main(["predict", *sys.argv[1:]])
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
-def test_a_killed_process_is_gone_on_from(ending, run, toy, tmp_path, capsys):
+def test_a_killed_process_is_gone_on_from(nursery, ending, run, toy, tmp_path, capsys):
     whole, out = tmp_path / f"whole.{ending}", tmp_path / f"out.{ending}"
     assert command(run, toy, whole) == (0, [10, 10, 10, 10, 10, 10, 4])
     if ending == "jsonl":
         words = [str(run.path), str(toy), "--out", str(out)]
-        done = subprocess.run([sys.executable, "-c", KILLED, *words], capture_output=True, text=True)
+        done = nursery.run([sys.executable, "-c", KILLED, *words])
         assert done.returncode == -signal.SIGKILL, done.stderr
     else:  # All is answered, and the file not yet in its place.
         with pytest.MonkeyPatch.context() as patch:

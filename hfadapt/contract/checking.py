@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import run as run_process
 from typing import Any
 
 from hfadapt.errors import HfadaptError, Problem, RunError, count
@@ -153,6 +153,6 @@ def _look(request: Mapping[str, Any], folder: Path) -> str:
     environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     # -P: the modules beside the script must not stand in for those of the same name.
     words = [sys.executable, "-P", str(SCRIPT), str(folder / "request.json")]
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, errors="replace")
+    done = run_process(words, cwd=folder, env=environment, capture_output=True, text=True, errors="replace")
     last = next(iter(done.stderr.strip().splitlines()[-1:]), "it says nothing")
     return f"The process that was to load it ended with status {done.returncode}: {last.rstrip('.')}."
