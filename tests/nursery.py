@@ -1,8 +1,8 @@
 """Python processes that start at once: forked from one that has imported what takes seconds, and nothing of hfadapt.
 
 To whoever looks from inside, one of them is as fresh as any: no module of hfadapt, an environment and a folder of its
-own. As a script this is the process they are forked from: a line of JSON on standard input is one to start, the lines
-on standard output are its number and, at its end, its status.
+own. As a script this is the process they are forked from: a line of JSON on standard input is one to start or to wait
+for, a line on standard output its number, or its status.
 """
 
 from __future__ import annotations
@@ -10,13 +10,38 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+
+class Child:
+    """A process that was started, as `subprocess.Popen` has it."""
+
+    def __init__(self, nursery: Nursery, pid: int) -> None:
+        self.pid, self.returncode, self._nursery = pid, None, nursery
+
+    def poll(self) -> int | None:
+        """Its status, once it has one."""
+        if self.returncode is None:
+            self.returncode = self._nursery.ask({"wait": self.pid, "at_once": True})
+        return self.returncode
+
+    def wait(self) -> int:
+        """Its status at its end."""
+        if self.returncode is None:
+            self.returncode = self._nursery.ask({"wait": self.pid})
+        return self.returncode
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 class Nursery:
@@ -29,18 +54,32 @@ class Nursery:
         self, words: Sequence[str], *, cwd: str | Path | None = None, env: Mapping[str, str] | None = None, **_: Any
     ) -> subprocess.CompletedProcess[str]:
         """What a script, a module after `-m` or code after `-c` does; its output is captured as text."""
+        with tempfile.TemporaryDirectory() as folder:
+            outputs = [f"{folder}/{name}" for name in ("stdout", "stderr")]
+            status = self.start(words, cwd=cwd, env=env, outputs=outputs).wait()
+            out, err = (Path(its).read_text(encoding="utf-8", errors="replace") for its in outputs)
+        return subprocess.CompletedProcess(words, status, out, err)
+
+    def start(
+        self,
+        words: Sequence[str],
+        *,
+        cwd: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+        outputs: Sequence[str] = (os.devnull, os.devnull),
+    ) -> Child:
+        """The same without waiting; outputs: files for what it writes, and what it complains of."""
         assert words[0] == sys.executable
+        asked = {"words": [w for w in words[1:] if w != "-P"], "cwd": str(cwd or Path.cwd()), "outputs": list(outputs)}
+        return Child(self, self.ask(asked | {"env": dict(os.environ if env is None else env)}))
+
+    def ask(self, question: dict[str, Any]) -> Any:
+        """The answer of the process that all are forked from."""
         if self._parent is None:
             pipe = subprocess.PIPE
             self._parent = subprocess.Popen([sys.executable, __file__], stdin=pipe, stdout=pipe, text=True)
-        with tempfile.TemporaryDirectory() as folder:
-            outputs = [f"{folder}/{name}" for name in ("stdout", "stderr")]
-            asked = {"words": [w for w in words[1:] if w != "-P"], "cwd": str(cwd or Path.cwd()), "outputs": outputs}
-            asked["env"] = dict(os.environ if env is None else env)
-            print(json.dumps(asked), file=self._parent.stdin, flush=True)
-            status = int(self._parent.stdout.readline())
-            out, err = (Path(its).read_text(encoding="utf-8", errors="replace") for its in outputs)
-        return subprocess.CompletedProcess(words, status, out, err)
+        print(json.dumps(question), file=self._parent.stdin, flush=True)
+        return json.loads(self._parent.stdout.readline())
 
     def close(self) -> None:
         """End the process that the others are forked from."""
@@ -50,20 +89,23 @@ class Nursery:
 
 
 def breed() -> None:
-    """Fork a process for each line, and tell how it ended."""
+    """Fork a process for each line that names one, and tell of others how they ended."""
     import peft  # noqa: F401
     import torch  # noqa: F401
     from PIL import Image  # noqa: F401
     from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel, pipeline  # noqa: F401
 
     for line in sys.stdin:
-        pid = os.fork()
-        if not pid:
-            _be(json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        asked = json.loads(line)
+        if "wait" in asked:
+            pid, status = os.waitpid(asked["wait"], os.WNOHANG if asked.get("at_once") else 0)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+        else:
+            answer = os.fork() or _be(asked)
+        print(json.dumps(answer), flush=True)
 
 
-def _be(asked: dict[str, Any]) -> None:
+def _be(asked: dict[str, Any]) -> NoReturn:
     """Become the process that was asked for."""
     os.environ.clear()
     os.environ.update(asked["env"])

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from nursery import Child, Nursery
 
 import hfadapt
 from hfadapt import launching
@@ -62,7 +63,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*words), capture_output=True, text=True, timeout=600)
 
 
-def joined(*words: str) -> list[subprocess.Popen[bytes]]:
+def joined(nursery: Nursery, *words: str) -> list[Child]:
     """Two processes of one run, started as a launcher starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -75,8 +76,7 @@ def joined(*words: str) -> list[subprocess.Popen[bytes]]:
     made = []
     for rank in range(2):
         its = os.environ | {name: str(value) for name, value in {**told, "RANK": rank, "LOCAL_RANK": rank}.items()}
-        line = [sys.executable, "-m", "hfadapt.run", *words]
-        made.append(subprocess.Popen(line, env=its, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        made.append(nursery.start([sys.executable, "-m", "hfadapt.run", *words], env=its))
     return made
 
 
@@ -117,10 +117,10 @@ def test_two_processes_end_where_one_does(both):
 
 
 @pytest.mark.slow
-def test_two_processes_that_were_killed_go_on_bit_for_bit(recipe, both, tmp_path):
+def test_two_processes_that_were_killed_go_on_bit_for_bit(nursery, recipe, both, tmp_path):
     _, (whole, scores, _) = both
     log = tmp_path / "cut" / "log.jsonl"
-    processes = joined(str(recipe), "train.per_device_train_batch_size=4", "--out", str(tmp_path / "cut"))
+    processes = joined(nursery, str(recipe), "train.per_device_train_batch_size=4", "--out", str(tmp_path / "cut"))
     try:
         end = time.monotonic() + 500
         while not (log.exists() and '"stage": "tune", "step": 8' in log.read_text()):
@@ -131,7 +131,7 @@ def test_two_processes_that_were_killed_go_on_bit_for_bit(recipe, both, tmp_path
             process.kill()
             process.wait()
     assert not (tmp_path / "cut" / "scores.json").exists()
-    assert [process.wait(timeout=500) for process in joined("--resume", str(tmp_path / "cut"))] == [0, 0]
+    assert [process.wait() for process in joined(nursery, "--resume", str(tmp_path / "cut"))] == [0, 0]
     weights, resumed, _ = outcome(tmp_path / "cut")
     assert all(torch.equal(weights[k], whole[k]) for k in whole)
     assert resumed["scores"] == scores["scores"]
