@@ -23,7 +23,7 @@ def test_weighted_metric_equals_repeated_rows(metric, ties):
         if metric != "spearman":
             truths = truths > 0.5
         weights = random.poisson(1, (rows, 20)).astype(float)
-        found = ranking._METRICS[metric][1](scores, truths)(weights)
+        found = ranking._METRICS[metric](scores, truths)(weights)
         for sample, value in zip(weights.T.astype(int), found, strict=True):
             s, t = np.repeat(scores, sample), np.repeat(truths, sample)
             if metric == "spearman":
