@@ -64,12 +64,12 @@ def ordered(ways: Sequence[Way], columns: Sequence[Column], seeds: Sequence[int]
     """Cells in an order in which an interruption at any time leaves a balanced table.
 
     First the main ways with few rows, column by column, with one seed and then with the others; then with all rows;
-    then, with one seed, the long tail on one column of each backbone, the first that tries learning rates.
+    then, with one seed, the long tail on the first column that tries learning rates.
     """
     few, all_rows = ([column for column in columns if column.few is few] for few in (True, False))
     main, tail = ([way for way in ways if way.main is main] for main in (True, False))
     first, others = seeds[:1], seeds[1:]
-    trying = list({column.backbone: column for column in reversed(few) if not column.rates_from}.values())
+    trying = [column for column in few if not column.rates_from][:1]
     phases = ((few, first, main), (few, others, main), (all_rows, first, main), (trying, first, tail))
     return [cell for phase in phases for cell in _phase(*phase)]
 

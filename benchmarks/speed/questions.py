@@ -102,6 +102,8 @@ TOPS = {"bert": (1, 3, 6), "vit": (1, 3, 6), "clip": (1,)}
 NEAR = 0.9
 """The part of an arithmetic ratio that is aimed at."""
 EPOCHS = {"bert": 5, "vit": 3, "clip": 5}
+EXCHANGED = ((16, 128), (64, 256))
+"""Batches of two processes together, and over how many rows; after each, gradients are exchanged."""
 GRADUAL_EPOCHS = 2
 """Of each stage."""
 LORA = {"method": "lora", "r": 8, "lora_alpha": 16, "target_modules": ["query", "value"]}
@@ -127,7 +129,7 @@ SETUPS = (
     Setup("photos", "nano", 24, 8, 3, "photos"),
     Setup("memory-full", "minilm", 256, 32, 1, repeats=3),
     Setup("memory-lora", "minilm", 256, 32, 1, adapt=LORA, moves="lora", rate=5e-4, repeats=3),
-    Setup("processes", "minilm", 128, 16, 2, sides=("two", "one")),
+    *(Setup(f"processes-{batch}", "minilm", rows, batch, 2, sides=("two", "one"), repeats=3) for batch, rows in EXCHANGED),
     Setup("start", "minilm", 0, 1, 0, sides=("help", "mistake")),
 )  # fmt: skip
 
@@ -194,9 +196,12 @@ QUESTIONS = (
     Question(
         "Memory of LoRA, likewise", "memory-lora", (OURS, "peak"), (CAREFUL, "peak"), 0.8, at_most=True
     ),
-    Question(
-        "Two processes against one, with one thread each: rows a second", "processes", ("two", "rate"),
-        ("one", "rate"), 1.8,
+    *(
+        Question(
+            f"Two processes against one, with one thread each, {batch} rows a step together: rows a second",
+            f"processes-{batch}", ("two", "rate"), ("one", "rate"), 1.8,
+        )
+        for batch, _ in EXCHANGED
     ),
     Question("`hfadapt --help`", "start", ("help", "whole_seconds"), None, 0.5, at_most=True, unit="s"),
     Question(
