@@ -52,7 +52,7 @@ def _checked_at_once(nursery, request: pytest.FixtureRequest):
 
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "FRESH", False):
-            patch.setattr(checking, "run_process", nursery.run)
+            patch.setattr(checking, "Popen", nursery.later)
         yield
 
 

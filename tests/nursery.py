@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,6 +44,28 @@ class Child:
             os.kill(self.pid, signal.SIGKILL)
 
 
+class Later:
+    """A process that is started once it is given its input, as much of `subprocess.Popen` as a contract check uses."""
+
+    def __init__(self, run: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+        self.returncode, self._run = None, run
+
+    def communicate(self, text: str) -> tuple[str, str]:
+        """What it writes, and what it complains of."""
+        done = self._run(text)
+        self.returncode = done.returncode
+        return done.stdout, done.stderr
+
+    def kill(self) -> None:
+        """It has not begun, or is over."""
+
+    def __enter__(self) -> Later:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class Nursery:
     """Runs what `subprocess.run` would, of this Python; started when first asked."""
 
@@ -51,13 +73,19 @@ class Nursery:
         self._parent: subprocess.Popen[str] | None = None
 
     def run(
-        self, words: Sequence[str], *, cwd: str | Path | None = None, env: Mapping[str, str] | None = None, **_: Any
+        self,
+        words: Sequence[str],
+        *,
+        cwd: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+        text: str = "",
     ) -> subprocess.CompletedProcess[str]:
-        """What a script, a module after `-m` or code after `-c` does; its output is captured as text."""
+        """What a script, a module after `-m` or code after `-c` does; text: its input; its output is captured."""
         with tempfile.TemporaryDirectory() as folder:
-            outputs = [f"{folder}/{name}" for name in ("stdout", "stderr")]
-            status = self.start(words, cwd=cwd, env=env, outputs=outputs).wait()
-            out, err = (Path(its).read_text(encoding="utf-8", errors="replace") for its in outputs)
+            files = [f"{folder}/{name}" for name in ("stdin", "stdout", "stderr")]
+            Path(files[0]).write_text(text, encoding="utf-8")
+            status = self.start(words, cwd=cwd, env=env, files=files).wait()
+            out, err = (Path(its).read_text(encoding="utf-8", errors="replace") for its in files[1:])
         return subprocess.CompletedProcess(words, status, out, err)
 
     def start(
@@ -66,12 +94,16 @@ class Nursery:
         *,
         cwd: str | Path | None = None,
         env: Mapping[str, str] | None = None,
-        outputs: Sequence[str] = (os.devnull, os.devnull),
+        files: Sequence[str] = (os.devnull, os.devnull, os.devnull),
     ) -> Child:
-        """The same without waiting; outputs: files for what it writes, and what it complains of."""
+        """The same without waiting; files: what it reads, what it writes, and what it complains of."""
         assert words[0] == sys.executable
-        asked = {"words": [w for w in words[1:] if w != "-P"], "cwd": str(cwd or Path.cwd()), "outputs": list(outputs)}
+        asked = {"words": [w for w in words[1:] if w != "-P"], "cwd": str(cwd or Path.cwd()), "files": list(files)}
         return Child(self, self.ask(asked | {"env": dict(os.environ if env is None else env)}))
+
+    def later(self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], **_: Any) -> Later:
+        """The same once its input is there."""
+        return Later(lambda text: self.run(words, cwd=cwd, env=env, text=text))
 
     def ask(self, question: dict[str, Any]) -> Any:
         """The answer of the process that all are forked from."""
@@ -110,9 +142,8 @@ def _be(asked: dict[str, Any]) -> NoReturn:
     os.environ.clear()
     os.environ.update(asked["env"])
     os.chdir(asked["cwd"])
-    for number, path in enumerate(asked["outputs"], 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in enumerate(asked["files"]):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT if number else os.O_RDONLY), number)
     how, *rest = asked["words"]
     sys.argv = ["-c", *rest[1:]] if how == "-c" else rest if how == "-m" else asked["words"]
     status: Any = 0

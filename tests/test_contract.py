@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import hfadapt
-from hfadapt import adapting, cli, judging
+from hfadapt import adapting, cli, contract, judging
 from hfadapt.contract import Checked, check, check_all, loaded_alone, writing
 from hfadapt.errors import HfadaptError, Problem
 from hfadapt.recipe import Recipe
@@ -170,10 +170,10 @@ def copied(runs, tmp_path):
 def alone(monkeypatch):
     """No process is started."""
 
-    def refuse(*_: object) -> str:
+    def refuse() -> None:
         raise AssertionError("a process is started")
 
-    monkeypatch.setattr("hfadapt.contract.checking._look", refuse)
+    monkeypatch.setattr("hfadapt.contract.checking.Fresh", refuse)
 
 
 def test_a_run_without_its_model(copied, alone):
@@ -219,7 +219,7 @@ def test_a_base_that_is_gone_leaves_the_adapter_unchecked(copied, monkeypatch):
     text = (folder / "recipe.yaml").read_text()
     base = next(line for line in text.splitlines() if line.startswith("model: "))
     (folder / "recipe.yaml").write_text(text.replace(base, "model: /nowhere/at/all"))
-    monkeypatch.setattr("hfadapt.contract.checking._look", lambda request, _: asked.append(request) or "It died.")
+    monkeypatch.setattr("hfadapt.contract.Fresh.look", lambda _, request: asked.append(request) or "It died.")
     assert check(folder).unchecked == "adapter/ not checked, for its base '/nowhere/at/all' is not on this machine"
     assert "base" not in asked[0]["runs"]["0"]
 
@@ -227,8 +227,8 @@ def test_a_base_that_is_gone_leaves_the_adapter_unchecked(copied, monkeypatch):
 # The verbs
 
 
-def finding(run, **more) -> Checked:
-    return Checked(run, 8, (Problem("The labels are 'b', 'a'.", where="model/config.json"),), {"model": 0.5}, **more)
+def finding(run, *_) -> Checked:
+    return Checked(run, 8, (Problem("The labels are 'b', 'a'.", where="model/config.json"),), {"model": 0.5})
 
 
 def ended(*argv: str) -> int:
@@ -249,6 +249,33 @@ def test_check_tells_and_its_status_says(runs, checked, monkeypatch, capsys):
     told = json.loads(out)
     assert (told["sound"], told["rows"], told["differences"]) == (False, 8, {"model": 0.5})
     assert told["problems"] == [{"where": "model/config.json", "says": "The labels are 'b', 'a'.", "hint": ""}]
+
+
+def test_the_process_is_started_while_the_model_is_judged_and_never_left(plain, runs, monkeypatch, tmp_path):
+    recipe, started, judge = tmp_path / "toy.yaml", [], adapting.judge
+    recipe.write_text(runs["pairs"].recipe.text)
+
+    class Seen(contract.Fresh):
+        def __init__(self):
+            super().__init__()
+            started.append(self)
+
+    def judged(*given):
+        assert len(started) == 1 and started[0]._process.poll() is None
+        return judge(*given)
+
+    def failing(*_):
+        raise HfadaptError("The disk is full.")
+
+    monkeypatch.setattr("hfadapt.contract.Fresh", Seen)
+    monkeypatch.setattr("hfadapt.adapting.judge", judged)
+    assert ended("run", str(recipe), "--out", str(tmp_path / "run")) == 0
+    assert len(started) == 1, "the one that was started is the one that is asked"
+    monkeypatch.setattr("hfadapt.adapting.judge", failing)
+    assert ended("run", str(recipe), "--out", str(tmp_path / "other")) == 2
+    for fresh in started:
+        assert fresh._process.poll() is not None and not fresh.folder.exists()
+    assert len(started) == 2
 
 
 def test_a_run_whose_check_fails_says_so_and_keeps_everything(plain, runs, monkeypatch, capsys, tmp_path):

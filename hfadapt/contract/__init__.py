@@ -4,6 +4,6 @@
 transformers and without hfadapt; `checking` compares, and `comparing` says what differs.
 """
 
-from hfadapt.contract.checking import Checked, check, check_all
+from hfadapt.contract.checking import Checked, Fresh, check, check_all
 
-__all__ = ["Checked", "check", "check_all"]
+__all__ = ["Checked", "Fresh", "check", "check_all"]

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import run as run_process
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 from hfadapt.errors import HfadaptError, Problem, RunError, count
@@ -57,26 +57,58 @@ class Checked:
         return found | {"problems": listed} | ({"unchecked": self.unchecked} if self.unchecked else {})
 
 
-def check(run: Run | str | Path) -> Checked:
+class Fresh:
+    """A process without hfadapt that loads runs; from its start on it imports, for seconds, what it needs for that."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="hfadapt-check-")
+        self.folder = Path(self._folder.name)
+        environment = {n: v for n, v in os.environ.items() if n not in (*_OF_LAUNCHERS, *_SECRETS)}
+        environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        # -P: the modules beside the script must not stand in for those of the same name.
+        words = [sys.executable, "-P", str(SCRIPT)]
+        options: dict[str, Any] = {"stdin": PIPE, "stdout": DEVNULL, "stderr": PIPE, "text": True, "errors": "replace"}
+        self._process = Popen(words, cwd=self.folder, env=environment, **options)
+
+    def look(self, request: Mapping[str, Any]) -> str:
+        """Let it look, once, and leave what it found in its folder; how it failed, where it did."""
+        stderr = self._process.communicate(json.dumps({**request, "out": str(self.folder)}))[1]
+        last = next(iter(stderr.strip().splitlines()[-1:]), "it says nothing")
+        return f"The process that was to load it ended with status {self._process.returncode}: {last.rstrip('.')}."
+
+    def __enter__(self) -> Fresh:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            self._process.kill()
+        self._folder.cleanup()
+
+
+def check(run: Run | str | Path, fresh: Fresh | None = None) -> Checked:
     """Load a run's model in a fresh process without hfadapt, and compare it with what training saw.
+
+    fresh: the process, where one was started before.
 
     Raises:
         RunError: there is no run, or it has no contract that could be read.
     """
-    return check_all([run])[0]
+    return check_all([run], fresh)[0]
 
 
-def check_all(runs: Sequence[Run | str | Path]) -> list[Checked]:
+def check_all(runs: Sequence[Run | str | Path], fresh: Fresh | None = None) -> list[Checked]:
     """The same of several runs, in one fresh process.
 
     Raises:
         RunError: one of them is no run, or has no contract that could be read.
     """
     opened = [_Asked(run if isinstance(run, Run) else open_run(run)) for run in runs]
-    with tempfile.TemporaryDirectory(prefix="hfadapt-check-") as folder:
-        requests = {str(number): its.request for number, its in enumerate(opened) if its.request}
-        failed = _look({"runs": requests, "out": folder}, Path(folder)) if requests else ""
-        return [its.checked(Path(folder) / f"{number}.json", failed) for number, its in enumerate(opened)]
+    requests = {str(number): its.request for number, its in enumerate(opened) if its.request}
+    if not requests:
+        return [its.checked(None, "") for its in opened]
+    with fresh or Fresh() as looking:
+        failed = looking.look({"runs": requests})
+        return [its.checked(looking.folder / f"{number}.json", failed) for number, its in enumerate(opened)]
 
 
 class _Asked:
@@ -129,7 +161,7 @@ class _Asked:
         where = str(path.absolute()) if path.is_dir() else source.path
         return {"base": {"path": where, "options": dict(source.options)}}
 
-    def checked(self, told: Path, failed: str) -> Checked:
+    def checked(self, told: Path | None, failed: str) -> Checked:
         """What the fresh process told, against the contract; failed: how it ended where it told nothing."""
         from safetensors.numpy import load_file
 
@@ -137,22 +169,10 @@ class _Asked:
         from hfadapt.contract.comparing import Comparison
 
         base = shown_name(self.recipe.model.name)
-        if told.exists():
+        if told and told.exists():
             found, its = json.loads(told.read_text(encoding="utf-8")), load_file(told.with_suffix(".safetensors"))
             compared = Comparison(self.run.path, base, self.contract, self.kept, found, its)
             problems, differences = [*compared.problems(), *self.absent], compared.differences()
         else:
             problems, differences = self.absent or [Problem(failed, where="model/")], {}
         return Checked(self.run, len(self.contract["rows"]), tuple(problems), differences, self.unchecked)
-
-
-def _look(request: Mapping[str, Any], folder: Path) -> str:
-    """Let the fresh process look; how it failed, where it did."""
-    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-    environment = {n: v for n, v in os.environ.items() if n not in (*_OF_LAUNCHERS, *_SECRETS)}
-    environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    # -P: the modules beside the script must not stand in for those of the same name.
-    words = [sys.executable, "-P", str(SCRIPT), str(folder / "request.json")]
-    done = run_process(words, cwd=folder, env=environment, capture_output=True, text=True, errors="replace")
-    last = next(iter(done.stderr.strip().splitlines()[-1:]), "it says nothing")
-    return f"The process that was to load it ended with status {done.returncode}: {last.rstrip('.')}."

@@ -1,8 +1,9 @@
 """What plain transformers makes of run folders: a script for a process that never hears of hfadapt.
 
-`python -P loaded_alone.py REQUEST.json`; the request says `out`, a folder, and by number `runs`, each with `folder`,
-`options` of loading and, where an adapter is to be looked at, `base` with `path` and `options`. Of each run it
-writes what it found, `0.json` and `0.safetensors`, say. `writing` takes checksums and settings by the same functions.
+`python -P loaded_alone.py` reads a request on standard input, JSON; it says `out`, a folder, and by number `runs`, each
+with `folder`, `options` of loading and, where an adapter is to be looked at, `base` with `path` and `options`. Of each
+run it writes what it found, `0.json` and `0.safetensors`, say. `writing` takes checksums and settings by the same
+functions.
 """
 
 from __future__ import annotations
@@ -219,15 +220,16 @@ def _sentence(error: Exception) -> str:
     return text if text and isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def main(request: str) -> None:
+def main() -> None:
     """Look at every run of a request."""
     import transformers
     from safetensors.torch import save_file
+    from transformers import PreTrainedModel, pipeline  # noqa: F401  # Seconds, while nobody waits for an answer.
 
     sys.modules["hfadapt"] = None  # type: ignore[assignment]  # Whoever asks for it fails.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    asked = json.loads(Path(request).read_text(encoding="utf-8"))
+    asked = json.loads(sys.stdin.read())
     for number, its in asked["runs"].items():
         found, tensors = Run(its["folder"], its["options"], its.get("base")).look()
         save_file(tensors, Path(asked["out"]) / f"{number}.safetensors")
@@ -235,4 +237,4 @@ def main(request: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -57,10 +57,11 @@ def do(arguments: argparse.Namespace) -> None:
     if speaks:
         print(*plan_lines(made, full=False), sep="\n", flush=True)
     listener = Console(sys.stdout) if speaks else None
-    done = adapt(made, arguments.out, resume=arguments.resume, listener=listener)
-    if not first:
-        return  # The others are through: nobody waits for what the first still looks at and says to the Hub.
-    checked = _check(done, listener)
+    with _Ahead(listener, made) as ahead:
+        done = adapt(made, arguments.out, resume=arguments.resume, listener=ahead)
+        if not first:
+            return  # The others are through: nobody waits for what the first still looks at and says to the Hub.
+        checked = _check(done, listener, ahead.fresh)
     if speaks:
         print(*_ending(done, made, checked), sep="\n", flush=True)
     sent, failed = _push(done, recipe, speaks) if checked.sound else ({}, _unsound(done, checked, recipe))
@@ -72,7 +73,30 @@ def do(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def _check(run: Any, listener: Any) -> Any:
+class _Ahead:
+    """A listener that starts the fresh process as training ends: it imports while the model is judged."""
+
+    def __init__(self, listener: Any, plan: Any):
+        self.listener, self.last = listener, next((stage.name for stage in reversed(plan.stages)), "")
+        self.fresh: Any = None
+
+    def __call__(self, event: Any) -> None:
+        from hfadapt.contract import Fresh
+
+        if event["event"] == "stage done" and event["stage"] == self.last:
+            self.fresh = Fresh()
+        if self.listener:
+            self.listener(event)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.fresh:
+            self.fresh.__exit__()
+
+
+def _check(run: Any, listener: Any, fresh: Any) -> Any:
     """Load what was trained as others will, in a fresh process, and note what came of it."""
     import torch
 
@@ -82,7 +106,7 @@ def _check(run: Any, listener: Any) -> Any:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # The fresh process needs some.
     journal = Journal(run.path / "log.jsonl", listener)
-    checked = check(run)
+    checked = check(run, fresh)
     journal("checked", **checked.as_dict())
     return checked
 
