@@ -11,17 +11,17 @@ run: .venv/installed
 		-m hfadapt.run $(RECIPE) $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed
 	$(BIN)/ruff format --check hfadapt tests docs
 	$(BIN)/ruff check hfadapt tests docs
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Every method on every family, which takes about an hour; `test` tries each on one that reads and one that sees.
 conformance: .venv/installed
-	HFADAPT_CONFORMANCE=all $(BIN)/python -m pytest -n 2 --dist loadfile tests/conformance
+	HFADAPT_CONFORMANCE=all $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/conformance
 
 # Executes every notebook whole and keeps its outputs, which takes some minutes; `test` runs them in a small setting.
 notebooks: .venv/installed

@@ -157,7 +157,7 @@ def checked(monkeypatch):
     """The check passes, as it did."""
     from hfadapt.contract import Checked
 
-    monkeypatch.setattr("hfadapt.contract.check", lambda run: Checked(run, 8, (), {}))
+    monkeypatch.setattr("hfadapt.contract.check", lambda run, _: Checked(run, 8, (), {}))
 
 
 def test_a_push_that_fails_says_how_to_try_again(hub, run, recipe, monkeypatch, checked, capsys):

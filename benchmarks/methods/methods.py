@@ -108,10 +108,18 @@ TABLE = (
     Way("unilora", "unilora", "vector", main=False),
     Way("vblora", "vblora", "vector", main=False),
     Way("fourierft", "fourierft", "vector", main=False),
-    Way("waveft", "waveft", "vector", main=False),
+    Way("waveft", "waveft", "vector", main=False, speed=0.1),
     Way("c3a", "c3a", "vector", main=False),
-    Way("osf", "osf", "full", main=False),
-    Way("supertuning", "supertuning", "adapter", main=False),
+    Way("osf", "osf", "full", main=False, speed=4.0),
+    *(
+        Way(name, name, "adapter", main=False, speed=speed)
+        for speed, names in {
+            4.0: ("boft", "hira", "loha", "lokr", "supertuning"),
+            0.25: ("oft", "shira"),
+            0.1: ("delora",),
+        }.items()
+        for name in names
+    ),
     Way("zero-shot", "none", "none", {"head": "zero-shot"}, only=CLIP),
     Way("tip-adapter", "none", "none", {"head": "tip-adapter"}, only=CLIP),
     Way("full from a zero-shot head", "full", "full", {"head": "zero-shot"}, only=CLIP),
