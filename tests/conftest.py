@@ -97,11 +97,11 @@ def backbone(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory):
+def pair(nursery, tmp_path_factory: pytest.TempPathFactory):
     """Two processes that train together; see `pair.Pair`."""
     from pair import Pair
 
-    made = Pair(tmp_path_factory.mktemp("pair"))
+    made = Pair(tmp_path_factory.mktemp("pair"), nursery)
     yield made
     made.close()
 

@@ -8,36 +8,32 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
+from nursery import Nursery
+
 
 class Pair:
     """Two processes on this machine, joined over gloo."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, nursery: Nursery) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         told = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         told |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": 1}
-        self.processes = []
+        self.processes, self.jobs, self.answers = [], [], []
         for rank in range(2):
             its = os.environ | {k: str(v) for k, v in {**told, "RANK": rank, "LOCAL_RANK": rank}.items()}
-            with (folder / f"{rank}.txt").open("w") as log:
-                self.processes.append(
-                    subprocess.Popen(
-                        [sys.executable, __file__],
-                        env=its,
-                        text=True,
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        stderr=log,
-                    )
-                )
+            files = [str(folder / f"{rank}.{name}") for name in ("jobs", "answers", "txt")]
+            for path in files[:2]:
+                os.mkfifo(path)
+            self.processes.append(nursery.start([sys.executable, __file__], env=its, files=files))
+            self.jobs.append(open(files[0], "w"))  # noqa: SIM115
+            self.answers.append(open(files[1]))  # noqa: SIM115
 
     def adapt(self, recipe: dict[str, Any], out: Path, kill: tuple[str, int] | None = None) -> Path:
         """Carry out a recipe, which counts the rows of a batch for each process; the run's folder.
@@ -45,22 +41,19 @@ class Pair:
         Beside it, `OUT.0.pt` and `OUT.1.pt` hold the weights that each process was left with.
         kill: a stage and a step of the run's at which both end at once, and then go on as a new run would.
         """
-        job = json.dumps({"recipe": recipe, "out": str(out), "kill": kill}) + "\n"
-        for process in self.processes:
-            process.stdin.write(job)
-            process.stdin.flush()
-        answers = [process.stdout.readline().strip() for process in self.processes]
+        job = json.dumps({"recipe": recipe, "out": str(out), "kill": kill})
+        for jobs in self.jobs:
+            print(job, file=jobs, flush=True)
+        answers = [its.readline().strip() for its in self.answers]
         assert answers == ["done", "done"], "\n".join(json.loads(its) for its in answers if its not in {"done", ""})
         return out
 
     def close(self) -> None:
-        for process in self.processes:
-            process.stdin.close()
-        for process in self.processes:
-            try:
-                process.wait(timeout=30)
-            finally:
-                process.kill()
+        for its in self.jobs:
+            its.close()
+        for process, its in zip(self.processes, self.answers, strict=True):
+            process.wait()
+            its.close()
 
 
 class Killed(Exception):
