@@ -3,6 +3,7 @@ PYTHON ?= python3
 RECIPE ?= recipes/sentiment_bert.yaml
 ARGS ?=
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test check conformance notebooks docs format clean
 
@@ -11,17 +12,17 @@ run: .venv/installed
 		-m hfadapt.run $(RECIPE) $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 check: .venv/installed
 	$(BIN)/ruff format --check hfadapt tests docs
 	$(BIN)/ruff check hfadapt tests docs
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 # Every method on every family, which takes about an hour; `test` tries each on one that reads and one that sees.
 conformance: .venv/installed
-	HFADAPT_CONFORMANCE=all $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/conformance
+	HFADAPT_CONFORMANCE=all $(PYTEST) tests/conformance
 
 # Executes every notebook whole and keeps its outputs, which takes some minutes; `test` runs them in a small setting.
 notebooks: .venv/installed

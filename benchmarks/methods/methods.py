@@ -111,15 +111,14 @@ TABLE = (
     Way("waveft", "waveft", "vector", main=False, speed=0.1),
     Way("c3a", "c3a", "vector", main=False),
     Way("osf", "osf", "full", main=False, speed=4.0),
-    *(
-        Way(name, name, "adapter", main=False, speed=speed)
-        for speed, names in {
-            4.0: ("boft", "hira", "loha", "lokr", "supertuning"),
-            0.25: ("oft", "shira"),
-            0.1: ("delora",),
-        }.items()
-        for name in names
-    ),
+    Way("boft", "boft", "adapter", main=False, speed=4.0),
+    Way("hira", "hira", "adapter", main=False, speed=4.0),
+    Way("loha", "loha", "adapter", main=False, speed=4.0),
+    Way("lokr", "lokr", "adapter", main=False, speed=4.0),
+    Way("supertuning", "supertuning", "adapter", main=False, speed=4.0),
+    Way("oft", "oft", "adapter", main=False, speed=0.25),
+    Way("shira", "shira", "adapter", main=False, speed=0.25),
+    Way("delora", "delora", "adapter", main=False, speed=0.1),
     Way("zero-shot", "none", "none", {"head": "zero-shot"}, only=CLIP),
     Way("tip-adapter", "none", "none", {"head": "tip-adapter"}, only=CLIP),
     Way("full from a zero-shot head", "full", "full", {"head": "zero-shot"}, only=CLIP),
