@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hfadapt.data.augmenting import Augmenter, _policy, mix, names, sheet
+from hfadapt.data.augmenting import Augmenter, _policy, _steps, _take, mix, names, sheet
 
 OPTIONS = {
     "crop": {"crop": 0.3},
@@ -35,6 +35,12 @@ def augmenter(options: dict, size=(32, 24)) -> Augmenter:
     return Augmenter(SimpleNamespace(**options), size)
 
 
+def one(change: Augmenter, picture: Image.Image, draw) -> Image.Image:
+    """A picture that is a batch by itself."""
+    (changed,) = change([picture], [np.random.default_rng(draw)])
+    return changed
+
+
 def test_every_option_is_tried_here():
     assert set(OPTIONS) - {"all"} == set(names()) - {"mixup", "cutmix"}
 
@@ -49,11 +55,11 @@ def test_a_generator_decides_the_picture_and_nothing_else_moves(name):
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        first = [change(picture, np.random.default_rng([5, row])) for row in range(12)]
+        first = [one(change, picture, [5, row]) for row in range(12)]
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
     torch.manual_seed(8)
-    again = [augmenter(OPTIONS[name])(picture, np.random.default_rng([5, row])) for row in range(12)]
+    again = [one(augmenter(OPTIONS[name]), picture, [5, row]) for row in range(12)]
     assert [its.tobytes() for its in first] == [its.tobytes() for its in again]
     assert len({its.tobytes() for its in first}) > (2 if name == "flip" else 6)
     assert picture.tobytes() == before
@@ -62,21 +68,97 @@ def test_a_generator_decides_the_picture_and_nothing_else_moves(name):
         assert changed.size == ((24, 32) if "crop" in OPTIONS[name] else picture.size)
 
 
+def many() -> list[Image.Image]:
+    """Pictures of several sizes, two of which have calls of kornia to themselves."""
+    sizes = [(32, 32)] * 9 + [(60, 44)] * 5 + [(44, 60)] * 4 + [(200, 180)] * 2
+    return [Image.fromarray(np.asarray(scene(*size)) + np.uint8(i)) for i, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_what_shares_its_batch_is_nothing_to_a_picture(name):
+    change, pictures, order = augmenter(OPTIONS[name], (48, 48)), many(), np.random.default_rng(0)
+    alone = [one(change, picture, [2, row]) for row, picture in enumerate(pictures)]
+    for size in (20, 13, 6, 2):
+        rows = order.permutation(len(pictures))[:size].tolist()
+        made = change([pictures[row] for row in rows], [np.random.default_rng([2, row]) for row in rows])
+        assert [its == alone[row] for its, row in zip(made, rows, strict=True)] == [True] * size
+
+
+@pytest.mark.parametrize("name", ["colour", "rand_augment", "trivial_augment", "erasing"])
+def test_a_batch_is_what_kornia_makes_of_each_picture(name):
+    """So nothing is drawn otherwise than by kornia's own call for that picture."""
+    import torch
+
+    change, pictures, found = augmenter(OPTIONS[name], (48, 48)), many(), []
+    for row, picture in enumerate(pictures):
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.default_rng([4, row]).integers(1 << 62)))
+            for operation in change._operations:
+                pixels = operation(pixels)
+        found.append((pixels[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
+    made = change(pictures, [np.random.default_rng([4, row]) for row in range(len(pictures))])
+    assert [np.array_equal(its, goal) for its, goal in zip(made, found, strict=True)] == [True] * len(pictures)
+    assert sum(its != picture for its, picture in zip(made, pictures, strict=True)) > len(pictures) * 2 / 3
+
+
+def test_kornia_s_calls_are_few_and_no_larger_than_they_may_be(monkeypatch):
+    import torch
+    from kornia.augmentation import RandomErasing
+
+    seen = []
+    forward = RandomErasing.forward
+    monkeypatch.setattr(
+        RandomErasing,
+        "forward",
+        lambda self, pixels, **more: seen.append(pixels.shape) or forward(self, pixels, **more),
+    )
+    pictures = [scene(32, 32)] * 40 + [scene(20, 10)] * 3 + [scene(200, 180)] * 2
+    augmenter({"erasing": 1.0}, (100, 90))(pictures, [np.random.default_rng(i) for i in range(45)])
+    assert seen == [
+        torch.Size(its) for its in ((32, 3, 32, 32), (8, 3, 32, 32), (3, 3, 10, 20), *[(1, 3, 180, 200)] * 2)
+    ]
+
+
+@pytest.mark.parametrize("side", [60, 220])
+def test_sums_over_pictures_do_not_depend_on_the_batch_where_there_are_threads(side):
+    """torch divides a long sum among threads; the last bit shows in one pixel of a million."""
+    import torch
+
+    (jitter,) = augmenter({"colour": 0.4})._operations
+    pixels = list(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            steps = [_steps(jitter, one.shape) for one in pixels]
+        alone, together = [], list(pixels)
+        for row, its in zip(steps, pixels, strict=True):
+            alone.append([its])
+            for step in row:
+                _take([step], alone[-1])
+        for step in zip(*steps, strict=True):
+            _take(step, together)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, its) for (one,), its in zip(alone, together, strict=True))
+    assert not torch.equal(together[0], pixels[0])
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2000, 2), (3, 96), (224, 224)])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_odd_sizes_are_no_trouble(name, size):
-    changed = augmenter(OPTIONS[name])(scene(*size), np.random.default_rng(1))
+    changed = one(augmenter(OPTIONS[name]), scene(*size), 1)
     assert changed.mode == "RGB" and min(changed.size) >= 1
 
 
 def test_nothing_asked_nothing_changed():
-    assert augmenter({})(scene(), np.random.default_rng(0)).tobytes() == scene().tobytes()
-    off = dict.fromkeys(names())
-    assert augmenter(off)(scene(), np.random.default_rng(0)).tobytes() == scene().tobytes()
+    assert one(augmenter({}), scene(), 0).tobytes() == scene().tobytes()
+    assert one(augmenter(dict.fromkeys(names())), scene(), 0).tobytes() == scene().tobytes()
 
 
 def test_large_pictures_are_shrunk_first_but_stay_twice_the_model_s_size():
-    changed = augmenter({"flip": "horizontal"}, (32, 24))(scene(1000, 700), np.random.default_rng(0))
+    changed = one(augmenter({"flip": "horizontal"}, (32, 24)), scene(1000, 700), 0)
     assert 48 <= changed.width <= 130 and 64 <= changed.height <= 130
     assert abs(changed.width / changed.height - 10 / 7) < 0.05
 
@@ -87,7 +169,7 @@ def test_a_crop_keeps_the_least_share():
     places = Image.fromarray(np.stack([across, down, across * 0], -1).astype(np.uint8))
     change, shares = augmenter({"crop": 0.4}, (64, 64)), []
     for seed in range(60):
-        kept = np.asarray(change(places, np.random.default_rng(seed)), float)
+        kept = np.asarray(one(change, places, seed), float)
         shares.append(np.ptp(kept[..., 0]) * np.ptp(kept[..., 1]) / 255**2)
     assert 0.35 < min(shares) < 0.55 and 0.8 < max(shares) <= 1
 
@@ -95,7 +177,7 @@ def test_a_crop_keeps_the_least_share():
 def test_corners_take_the_colour_of_the_edge():
     white = Image.new("RGB", (40, 40), "white")
     white.paste("red", (10, 10, 30, 30))
-    changed = np.asarray(augmenter({"rotate": 45.0})(white, np.random.default_rng(2)))
+    changed = np.asarray(one(augmenter({"rotate": 45.0}), white, 2))
     assert (changed[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
 
 
@@ -103,14 +185,14 @@ def test_flips_go_the_way_they_are_asked():
     picture = scene()
     ways = {"horizontal": Image.Transpose.FLIP_LEFT_RIGHT, "vertical": Image.Transpose.FLIP_TOP_BOTTOM}
     for way, turn in ways.items():
-        seen = {augmenter({"flip": way})(picture, np.random.default_rng(i)).tobytes() for i in range(20)}
+        seen = {one(augmenter({"flip": way}), picture, i).tobytes() for i in range(20)}
         assert seen == {picture.tobytes(), picture.transpose(turn).tobytes()}
 
 
 def test_a_stronger_rand_augment_changes_more():
     def change(strength: int) -> float:
         makes = augmenter({"rand_augment": {"n": 1, "m": strength}})
-        made = [makes(scene(), np.random.default_rng(i)) for i in range(60)]
+        made = makes([scene()] * 60, [np.random.default_rng(i) for i in range(60)])
         return float(np.median([np.abs(np.asarray(its, float) - np.asarray(scene())).mean() for its in made]))
 
     assert change(1) < change(10) < change(30)
@@ -122,11 +204,11 @@ def test_a_stronger_rand_augment_changes_more():
 
 @pytest.mark.parametrize("given", [{"n": 1, "m": 9}, SimpleNamespace(n=1, m=9)])
 def test_rand_augment_is_given_in_either_form(given):
-    draw = np.random.default_rng
-    assert augmenter({"rand_augment": given})(scene(), draw(0)) == augmenter({"rand_augment": {"n": 1, "m": 9}})(
-        scene(), draw(0)
-    )
-    assert augmenter({"rand_augment": 9})(scene(), draw(0)) == augmenter({"rand_augment": {"m": 9}})(scene(), draw(0))
+    def change(form) -> Image.Image:
+        return one(augmenter({"rand_augment": form}), scene(), 0)
+
+    assert change(given) == change({"n": 1, "m": 9})
+    assert change(9) == change({"m": 9})
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
@@ -157,7 +239,7 @@ def test_kornia_is_imported_only_when_asked_for():
     code = (
         "import sys, numpy; from types import SimpleNamespace as O; from PIL import Image;"
         "from hfadapt.data.augmenting import Augmenter; p = Image.new('RGB', (9, 9));"
-        "Augmenter(O(crop=.5, flip='both', rotate=9.), (8, 8))(p, numpy.random.default_rng(0));"
+        "Augmenter(O(crop=.5, flip='both', rotate=9.), (8, 8))([p], [numpy.random.default_rng(0)]);"
         "print('kornia' in sys.modules, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

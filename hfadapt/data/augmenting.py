@@ -1,22 +1,30 @@
 """Pictures changed at random before each epoch: the same generator gives the same picture, whatever process asks.
 
-Geometry is Pillow's, which shrinks and turns in less time than it takes to make a tensor; the rest is kornia's.
+Geometry is Pillow's, which shrinks and turns in less time than it takes to make a tensor; the rest is kornia's. What
+kornia does is drawn for each picture by itself, and done to all at once that drew the same operation.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 NAMES = ("crop", "flip", "rotate", "colour", "rand_augment", "trivial_augment", "erasing", "mixup", "cutmix")
 BETWEEN = Image.Resampling.BILINEAR
+_TOGETHER = 1 << 15
+"""Pixels that one call of kornia changes; a picture that has more has its calls to itself.
+
+More would leave the processor's cache and take no less time. And torch divides the sum over a larger picture among its
+threads, where it is alone in a call: the mean brightness, about which contrast changes, would depend on its company.
+"""
 
 
 def names() -> tuple[str, ...]:
@@ -25,7 +33,7 @@ def names() -> tuple[str, ...]:
 
 
 class Augmenter:
-    """Changes one picture at random.
+    """Changes pictures at random, each by a generator of its own: what shares its batch is nothing to it.
 
     options: any object with the fields below, absent or empty ones being off.
         crop: the least share of the area that is kept, in a part of aspect 3/4 to 4/3 (Szegedy et al. 2015)
@@ -43,11 +51,17 @@ class Augmenter:
         self.options = {name: getattr(options, name, None) for name in NAMES}
         self.size = size
 
-    def __call__(self, picture: Image.Image, random: np.random.Generator) -> Image.Image:
-        """An RGB picture changed; in the model's size if it was cropped, else not enlarged.
+    def __call__(self, pictures: Iterable[Image.Image], draws: Sequence[np.random.Generator]) -> list[Image.Image]:
+        """RGB pictures changed; in the model's size if they were cropped, else not enlarged.
 
         Uncropped pictures of more than twice the model's size are halved, and halved again, before all else.
         """
+        moved = [self._moved(picture, draw) for picture, draw in zip(pictures, draws, strict=True)]
+        if not any(self.options[name] for name in ("colour", "rand_augment", "trivial_augment", "erasing")):
+            return moved
+        return self._through_kornia(moved, [int(draw.integers(1 << 62)) for draw in draws])
+
+    def _moved(self, picture: Image.Image, random: np.random.Generator) -> Image.Image:
         if self.options["crop"]:
             picture = _cropped(picture, self.options["crop"], self.size, random)
         else:
@@ -56,20 +70,35 @@ class Augmenter:
         if self.options["rotate"]:
             angle = random.uniform(-self.options["rotate"], self.options["rotate"])
             picture = picture.rotate(angle, BETWEEN, fillcolor=_edge(picture))
-        wants_kornia = any(self.options[name] for name in ("colour", "rand_augment", "trivial_augment", "erasing"))
-        return self._through_kornia(picture, random) if wants_kornia else picture
+        return picture
 
-    def _through_kornia(self, picture: Image.Image, random: np.random.Generator) -> Image.Image:
+    def _through_kornia(self, pictures: list[Image.Image], seeds: list[int]) -> list[Image.Image]:
         import torch
 
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+        small = [i for i, picture in enumerate(pictures) if _most(picture.size) > 1]
+        large = [[i] for i, picture in enumerate(pictures) if _most(picture.size) == 1]
+        found = list(pictures)
         with torch.random.fork_rng(devices=[]):
+            # Large ones one after the other, so that no two of them lie there as floats.
+            for places in (small, *large):
+                made = self._changed([pictures[i] for i in places], [seeds[i] for i in places])
+                for i, picture in zip(places, made, strict=True):
+                    found[i] = picture
+        return found
+
+    def _changed(self, pictures: list[Image.Image], seeds: list[int]) -> list[Image.Image]:
+        import torch
+
+        pixels = [torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255 for picture in pictures]
+        drawn = []
+        for one, seed in zip(pixels, seeds, strict=True):
             # Not torch.manual_seed, which would seed every accelerator as well.
-            torch.default_generator.manual_seed(int(random.integers(1 << 62)))
-            for operation in self._operations:
-                pixels = operation(pixels)
-        changed = (pixels[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-        return Image.fromarray(changed.numpy())
+            torch.default_generator.manual_seed(seed)
+            drawn.append([step for its in self._operations for step in _steps(its, one.shape)])
+        for steps in zip(*drawn, strict=True):
+            _take(steps, pixels)
+        made = [one.clamp(0, 1).mul_(255).round_().byte().permute(1, 2, 0) for one in pixels]
+        return [Image.fromarray(one.numpy()) for one in made]
 
     @cached_property
     def _operations(self) -> list[Any]:
@@ -83,9 +112,9 @@ class Augmenter:
             found.append(kornia.ColorJitter(strength, strength, strength, min(0.5, strength / 4)))
         if self.options["rand_augment"]:
             operations, strength = _rand(self.options["rand_augment"])
-            found += [TrivialAugment(policy=_policy(strength / 30))] * operations
+            found += [TrivialAugment(_policy(strength / 30), "skip")] * operations
         if self.options["trivial_augment"]:
-            found.append(TrivialAugment(policy=_policy(1)))
+            found.append(TrivialAugment(_policy(1), "skip"))
         if self.options["erasing"]:
             found.append(kornia.RandomErasing(p=self.options["erasing"], value=0.5))
         return found
@@ -195,6 +224,68 @@ def _policy(share: float) -> list[list[tuple[str, float, float]]]:
     moves += [("translate_x", 0.1 * share), ("translate_y", 0.1 * share)]
     others = [("auto_contrast", 0, 1), ("equalize", 0, 1), ("posterize", 8 - 4 * share, 8), ("solarize", 1 - share, 1)]
     return [[operation] for operation in [*others, *fades, *((name, -most, most) for name, most in moves)]]
+
+
+def _most(size: Sequence[int]) -> int:
+    """How many pictures of a size one call of kornia changes."""
+    return max(1, _TOGETHER // math.prod(size))
+
+
+class _Step(NamedTuple):
+    """A change that was drawn for a picture."""
+
+    kind: Hashable
+    """Pictures whose changes are of one kind are changed together."""
+    operation: Any
+    """Of kornia."""
+    drawn: Any
+    """What the operation drew, for a batch of one."""
+
+
+def _steps(operation: Any, shape: Sequence[int]) -> list[_Step]:
+    """What an operation of kornia draws for a picture of a shape, (channels, height, width)."""
+    import torch
+
+    drawn = operation.forward_parameters(torch.Size((1, *shape)))
+    if isinstance(drawn, list):
+        # A policy has chosen one of its operations.
+        return [_Step(drawn[0].name, operation, drawn)]
+    if "order" in drawn and _most(shape[1:]) > 1:
+        # ColorJitter has one order for all pictures of a call: here it adjusts one thing a call.
+        return [_Step(one, operation, drawn | {"order": torch.tensor([one])}) for one in drawn["order"].tolist()]
+    return [_Step(None, operation, drawn)]
+
+
+def _take(steps: Sequence[_Step], pixels: list[Any]) -> None:
+    """Replace pixels, (channels, height, width) each, by what a step of each makes of them."""
+    import torch
+
+    alike = defaultdict(list)
+    for i, (step, one) in enumerate(zip(steps, pixels, strict=True)):
+        alike[step.kind, one.shape].append(i)
+    for (_, (_, *size)), places in alike.items():
+        most = _most(size)
+        for start in range(0, len(places), most):
+            part = places[start : start + most]
+            drawn = _together([steps[i].drawn for i in part])
+            # A copy of a large picture would cost a tenth of its time.
+            batch = torch.stack([pixels[i] for i in part]) if most > 1 else pixels[part[0]][None]
+            for i, one in zip(part, steps[part[0]].operation(batch, params=drawn), strict=True):
+                pixels[i] = one
+
+
+def _together(drawn: Sequence[Any]) -> Any:
+    """What kornia drew for batches of one, as if for one batch of all; where it chose, it chose the same for each."""
+    import torch
+
+    first = drawn[0]
+    if isinstance(first, list):
+        return [_together(parts) for parts in zip(*drawn, strict=True)]
+    if isinstance(first, dict):
+        # These two are no rows, but one fact of a batch.
+        alike = ("order", "forward_input_shape")
+        return {name: first[name] if name in alike else torch.cat([its[name] for its in drawn]) for name in first}
+    return first._replace(data=_together([its.data for its in drawn]))
 
 
 def _around(middle: int, length: int, most: int) -> tuple[int, int]:

@@ -84,8 +84,7 @@ class PictureTask(Task):
     def vary(self, rows: Columns, processor: Any, draws: Sequence[np.random.Generator]) -> Columns:
         """The rows with augmented pictures."""
         augmenter, side = _augmenter(self.augment, _size(processor)), self.working_side(processor)
-        pictures = [augmenter(opened(cell, side), draw) for cell, draw in zip(rows["image"], draws, strict=True)]
-        return {**rows, "image": pictures}
+        return {**rows, "image": augmenter((opened(cell, side) for cell in rows["image"]), draws)}
 
 
 def image_processor(source: Source) -> Any:
