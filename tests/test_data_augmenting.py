@@ -152,6 +152,13 @@ def test_odd_sizes_are_no_trouble(name, size):
     assert changed.mode == "RGB" and min(changed.size) >= 1
 
 
+def test_no_operation_fails_on_a_picture_too_narrow_to_be_sharpened():
+    pictures = [scene(2, 50), scene(1, 1), scene(3, 3), scene(40000, 2)] * 60
+    draws = [np.random.default_rng(i) for i in range(len(pictures))]
+    made = augmenter({"trivial_augment": True}, (40000, 40000))(pictures, draws)
+    assert made[::4] == pictures[::4] and made[2::4] != pictures[2::4]
+
+
 def test_nothing_asked_nothing_changed():
     assert one(augmenter({}), scene(), 0).tobytes() == scene().tobytes()
     assert one(augmenter(dict.fromkeys(names())), scene(), 0).tobytes() == scene().tobytes()

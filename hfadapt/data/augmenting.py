@@ -75,8 +75,10 @@ class Augmenter:
     def _through_kornia(self, pictures: list[Image.Image], seeds: list[int]) -> list[Image.Image]:
         import torch
 
-        small = [i for i, picture in enumerate(pictures) if _most(picture.size) > 1]
-        large = [[i] for i, picture in enumerate(pictures) if _most(picture.size) == 1]
+        # Kornia sharpens none that is narrower.
+        wide = [i for i, picture in enumerate(pictures) if min(picture.size) > 2]
+        small = [i for i in wide if _most(pictures[i].size) > 1]
+        large = [[i] for i in wide if _most(pictures[i].size) == 1]
         found = list(pictures)
         with torch.random.fork_rng(devices=[]):
             # Large ones one after the other, so that no two of them lie there as floats.
