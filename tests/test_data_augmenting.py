@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hfadapt import tiny
 from hfadapt.data.augmenting import Augmenter, _policy, _steps, _take, mix, names, sheet
+from hfadapt.tasks import _pictures
 
 OPTIONS = {
     "crop": {"crop": 0.3},
@@ -240,6 +242,15 @@ def test_cutmix_pastes_and_mixup_adds():
     assert len(np.unique(mix("mixup", 1.0, one, other, np.random.default_rng(0))[0])) == 1
     with pytest.raises(ValueError, match="cannot be mixed"):
         mix("mixup", 1.0, one, other[:, 1:], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("kind", ["vit", "clip", "siglip", "beit", "convnext", "efficientnet", "mobilenet_v2"])
+def test_a_cropped_picture_is_encoded_as_pillow_s_is(kind):
+    processor, pictures = tiny.image_processor(kind), [scene(32, 32), scene(32, 32).rotate(90)]
+    whole = processor(pictures, return_tensors="pt", do_resize=False, do_center_crop=False)["pixel_values"].numpy()
+    made = _pictures.pixels(pictures, processor, cropped=True)
+    assert np.array_equal(made, whole) and made[0].dtype == np.float32 and made[0].flags.c_contiguous
+    assert _pictures.pixels([scene(40, 32)], processor, cropped=True)[0].shape == (3, 32, 40)
 
 
 def test_kornia_is_imported_only_when_asked_for():

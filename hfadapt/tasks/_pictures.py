@@ -154,9 +154,13 @@ def pixels(pictures: Sequence[Any], processor: Any, *, cropped: bool = False) ->
         return list(pictures)
     images = getattr(processor, "image_processor", processor)
     done = cropped and not any(isinstance(one, Mapping) for one in pictures) and hasattr(images, "do_resize")
+    shown, options = [opened(one) for one in pictures], {}
     # That of timm's models gives tensors only, and takes no further arguments.
-    options = {"do_resize": False, "do_center_crop": False} if done else {}
-    encoded = images([opened(one) for one in pictures], return_tensors="pt", **options)
+    if done:
+        # The channels come first in the end: bytes are turned in less time than floats.
+        shown = [np.ascontiguousarray(np.asarray(one).transpose(2, 0, 1)) for one in shown]
+        options = {"do_resize": False, "do_center_crop": False, "input_data_format": "channels_first"}
+    encoded = images(shown, return_tensors="pt", **options)
     return list(encoded["pixel_values"].numpy())
 
 
