@@ -1,47 +1,72 @@
 """Python processes that start at once: forked from one that has imported what takes seconds, and nothing of hfadapt.
 
 To whoever looks from inside, one of them is as fresh as any: no module of hfadapt, an environment and a folder of its
-own. As a script this is the process they are forked from: a line of JSON on standard input is one to start or to wait
-for, a line on standard output its number, or its status.
+own. What it leaves running ends with it, and it ends with whoever asked for it.
+
+As a script, `nursery.py NUMBER` is the process that they are forked from, listening at that open socket, and
+`nursery.py PATH WORDS …` asks the one that listens there to be Python with these words, here and now.
 """
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import runpy
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
+IMPORTED = (
+    *("PIL.Image", "datasets", "ipykernel.kernelapp", "matplotlib.pyplot", "pandas", "peft", "sklearn.linear_model"),
+    *("torch", "transformers.models.auto", "transformers.pipelines", "transformers.trainer"),
+)
+PYTHON = "NURSERY_PYTHON"
+"""The variable that names what a forked process takes for Python, where what it starts is to be forked as well."""
+_SHIM = '#!/bin/sh\nexec "{python}" -IS "{script}" "{listens}"{words} "$@"\n'
+_WAIT = 0.02
+
 
 class Child:
-    """A process that was started, as `subprocess.Popen` has it."""
+    """A process that was started, as much of `subprocess.Popen` as is used."""
 
-    def __init__(self, nursery: Nursery, pid: int) -> None:
-        self.pid, self.returncode, self._nursery = pid, None, nursery
+    stdin = stdout = stderr = None
+
+    def __init__(self, line: socket.socket) -> None:
+        self.returncode, self._line = None, line
+        self.pid = _heard(line)
 
     def poll(self) -> int | None:
         """Its status, once it has one."""
-        if self.returncode is None:
-            self.returncode = self._nursery.ask({"wait": self.pid, "at_once": True})
+        if self.returncode is None and select.select([self._line], [], [], 0)[0]:
+            return self.wait()
         return self.returncode
 
     def wait(self) -> int:
         """Its status at its end."""
         if self.returncode is None:
-            self.returncode = self._nursery.ask({"wait": self.pid})
+            self.returncode = _heard(self._line)
+            self._line.close()
         return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Unless it is over."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it at once."""
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
 
 class Later:
@@ -70,7 +95,10 @@ class Nursery:
     """Runs what `subprocess.run` would, of this Python; started when first asked."""
 
     def __init__(self) -> None:
-        self._parent: subprocess.Popen[str] | None = None
+        self._parent: subprocess.Popen[bytes] | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="nursery-")
+        self.bin = Path(self._folder.name) / "bin"
+        """A folder of a `python` and a `hfadapt` that are forked."""
 
     def run(
         self,
@@ -98,62 +126,121 @@ class Nursery:
     ) -> Child:
         """The same without waiting; files: what it reads, what it writes, and what it complains of."""
         assert words[0] == sys.executable
-        asked = {"words": [w for w in words[1:] if w != "-P"], "cwd": str(cwd or Path.cwd()), "files": list(files)}
-        return Child(self, self.ask(asked | {"env": dict(os.environ if env is None else env)}))
+        self._begin()
+        asked = {"words": words[1:], "cwd": str(cwd or Path.cwd()), "files": list(files)}
+        return Child(_ask(self._listens, asked | {"env": dict(os.environ if env is None else env)}))
 
     def later(self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], **_: Any) -> Later:
         """The same once its input is there."""
         return Later(lambda text: self.run(words, cwd=cwd, env=env, text=text))
-
-    def ask(self, question: dict[str, Any]) -> Any:
-        """The answer of the process that all are forked from."""
-        if self._parent is None:
-            pipe = subprocess.PIPE
-            self._parent = subprocess.Popen([sys.executable, __file__], stdin=pipe, stdout=pipe, text=True)
-        print(json.dumps(question), file=self._parent.stdin, flush=True)
-        return json.loads(self._parent.stdout.readline())
 
     def close(self) -> None:
         """End the process that the others are forked from."""
         if self._parent:
             self._parent.stdin.close()
             assert self._parent.wait(timeout=60) == 0
+        self._folder.cleanup()
+
+    @property
+    def _listens(self) -> str:
+        return f"{self._folder.name}/socket"
+
+    def _begin(self) -> None:
+        """Start the process that the others are forked from, unless it was."""
+        if self._parent:
+            return
+        self.bin.mkdir()
+        for name, words in (("python", ""), ("hfadapt", " -m hfadapt")):
+            shim = _SHIM.format(python=sys.executable, script=__file__, listens=self._listens, words=words)
+            (self.bin / name).write_text(shim)
+            (self.bin / name).chmod(0o755)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self._listens)
+            listener.listen()
+            number = listener.fileno()
+            command = [sys.executable, __file__, str(number)]
+            self._parent = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[number])
 
 
-def breed() -> None:
-    """Fork a process for each line that names one, and tell of others how they ended."""
-    import peft  # noqa: F401
-    import torch  # noqa: F401
-    from PIL import Image  # noqa: F401
-    from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel, pipeline  # noqa: F401
-
-    for line in sys.stdin:
-        asked = json.loads(line)
-        if "wait" in asked:
-            pid, status = os.waitpid(asked["wait"], os.WNOHANG if asked.get("at_once") else 0)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
-        else:
-            answer = os.fork() or _be(asked)
-        print(json.dumps(answer), flush=True)
+def _ask(listens: str, asked: dict[str, Any], *numbers: int) -> socket.socket:
+    """Ask for a process: the line on which its number comes, and its status; numbers: open files that it is given."""
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(listens)
+    told = f"{json.dumps(asked)}\n".encode()
+    line.sendall(told[socket.send_fds(line, [told], numbers) :])
+    return line
 
 
-def _be(asked: dict[str, Any]) -> NoReturn:
+def _heard(line: socket.socket) -> int:
+    told = line.recv(4, socket.MSG_WAITALL)
+    assert len(told) == 4, "the process that others are forked from is gone"
+    return int.from_bytes(told, signed=True)
+
+
+def _tell(line: socket.socket, number: int) -> None:
+    line.sendall(number.to_bytes(4, signed=True))
+
+
+def stand_in(listens: str, words: Sequence[str]) -> NoReturn:
+    """Be Python with these words, as it seems to whoever started this process."""
+    line = _ask(listens, {"words": words, "cwd": os.getcwd(), "env": dict(os.environ)}, 0, 1, 2)
+    _heard(line)
+    status = _heard(line)
+    sys.exit(status if status >= 0 else 128 - status)
+
+
+def breed(number: int) -> None:
+    """Fork a process for each who asks, until standard input ends."""
+    del sys.path[0]
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.freeze()  # What is collected later need not go through all of these libraries.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for those that attend.
+    listener = socket.socket(fileno=number)
+    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+        line = listener.accept()[0]
+        if not os.fork():
+            _attend(line, listener)
+        line.close()
+
+
+def _attend(line: socket.socket, listener: socket.socket) -> NoReturn:
+    """Fork the process that is asked for and tell how it ends; end it where nobody listens now; leave nothing of it."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    told, numbers, *_ = socket.recv_fds(line, 1 << 16, 3)
+    while not told.endswith(b"\n"):
+        told += line.recv(1 << 16)
+    pid = os.fork()
+    if not pid:
+        line.close()
+        listener.close()
+        _be(json.loads(told), numbers)
+    for number in numbers:
+        os.close(number)
+    _tell(line, pid)
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        if select.select([line], [], [], _WAIT)[0]:
+            os.kill(pid, signal.SIGKILL)
+    with suppress(BrokenPipeError):
+        _tell(line, os.waitstatus_to_exitcode(ended[1]))
+    os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def _be(asked: dict[str, Any], numbers: Sequence[int]) -> NoReturn:
     """Become the process that was asked for."""
-    os.environ.clear()
-    os.environ.update(asked["env"])
-    os.chdir(asked["cwd"])
-    for number, path in enumerate(asked["files"]):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT if number else os.O_RDONLY), number)
-    how, *rest = asked["words"]
-    sys.argv = ["-c", *rest[1:]] if how == "-c" else rest if how == "-m" else asked["words"]
     status: Any = 0
     try:
-        if how == "-c":
-            exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
-        elif how == "-m":
-            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(how, run_name="__main__")
+        opened = numbers or [
+            os.open(p, os.O_WRONLY | os.O_CREAT if n else os.O_RDONLY) for n, p in enumerate(asked["files"])
+        ]
+        for number, its in enumerate(opened):
+            os.dup2(its, number)
+            os.close(its)
+        os.chdir(asked["cwd"])
+        _settle(asked["env"])
+        _execute(asked["words"])
     except SystemExit as end:
         status = end.code
     except BaseException:
@@ -166,5 +253,39 @@ def _be(asked: dict[str, Any]) -> NoReturn:
     os._exit(status if isinstance(status, int) else int(bool(status)))
 
 
+def _settle(environment: Mapping[str, str]) -> None:
+    """Take an environment, also where a library has read that of the parent as it was imported."""
+    import matplotlib
+    from huggingface_hub import constants
+
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.executable = environment.get(PYTHON, sys.executable)
+    tempfile.tempdir = None
+    importlib.reload(constants)
+    if "MPLBACKEND" in environment:
+        matplotlib.rcParams["backend"] = environment["MPLBACKEND"]
+
+
+def _execute(words: Sequence[str]) -> None:
+    """Execute what Python would that is given these words."""
+    flags = list(takewhile(lambda word: word.startswith("-") and word not in {"-c", "-m"}, words))
+    how, *rest = words[len(flags) :]
+    if "-P" not in flags:
+        sys.path.insert(0, "" if how == "-c" else os.getcwd() if how == "-m" else str(Path(how).resolve().parent))
+    if how == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+    elif how == "-m":
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [how, *rest]
+        runpy.run_path(how, run_name="__main__")
+
+
 if __name__ == "__main__":
-    breed()
+    if sys.argv[1].isdigit():
+        breed(int(sys.argv[1]))
+    else:
+        stand_in(sys.argv[1], sys.argv[2:])
