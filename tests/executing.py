@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nursery import PYTHON, Nursery
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
+LEFT_OUT = ("HF_TOKEN", "HF_ENDPOINT", "PYTEST_CURRENT_TEST")
+"""Variables that no kernel is told: with the last, one would not show what is written to standard error itself."""
+INLINE = "module://matplotlib_inline.backend_inline"
+"""Where a kernel draws, as ipykernel tells it where matplotlib has not been imported."""
 CELL_TIMEOUT = 600
 """Seconds that a cell may take."""
 _TOPS = ("home", "root", "Users", "tmp", "var/folders")
@@ -44,20 +49,23 @@ def small(notebook: Any) -> Any:
     return notebook
 
 
-def execute(notebook: Any, scratch: Path, **environment: str) -> Any:
+def execute(notebook: Any, scratch: Path, nursery: Nursery | None = None, **environment: str) -> Any:
     """Run every cell in a fresh kernel that starts in notebooks/, without a token and with caches of its own.
 
-    scratch: an empty folder for all that it leaves; environment: what the kernel is told besides.
+    scratch: an empty folder for all that it leaves; nursery: forks the kernel and what it starts of Python, where
+    they are not to import for seconds what it has; environment: what the kernel is told besides.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
     import matplotlib.font_manager  # noqa: F401  # Looks for fonts, once on a machine, which a kernel would warn of.
+    from jupyter_client import AsyncKernelManager
     from nbclient import NotebookClient
 
-    told = {name: value for name, value in os.environ.items() if name not in {"HF_TOKEN", "HF_ENDPOINT"}}
+    first = nursery.bin if nursery else Path(sys.executable).parent
+    told = {n: v for n, v in os.environ.items() if n not in LEFT_OUT and not n.lower().endswith("_proxy")}
     told |= {"TMPDIR": str(scratch), "HF_HOME": str(scratch / "hub"), "IPYTHONDIR": str(scratch / "ipython")}
-    told |= {"HF_HUB_OFFLINE": "1", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    told |= {"HF_HUB_OFFLINE": "1", "PATH": f"{first}{os.pathsep}{os.environ['PATH']}"}
     client = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT,
@@ -65,10 +73,29 @@ def execute(notebook: Any, scratch: Path, **environment: str) -> Any:
         record_timing=False,
         coalesce_streams=True,
         resources={"metadata": {"path": str(FOLDER)}},
+        kernel_manager_class=forked_by(nursery) if nursery else AsyncKernelManager,
     )
     client.execute(env=told | environment)
     notebook.metadata = nbformat.from_dict({**notebook.metadata, "kernelspec": KERNEL, "language_info": LANGUAGE})
     return notebook
+
+
+def forked_by(nursery: Nursery) -> type:
+    """What manages kernels that are forked, as what they start of Python is."""
+    from jupyter_client import AsyncKernelManager, LocalProvisioner
+
+    class Forking(LocalProvisioner):
+        async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+            its = {**kwargs["env"], "MPLBACKEND": INLINE, PYTHON: str(nursery.bin / "python")}
+            self.process = nursery.start(cmd, cwd=kwargs["cwd"], env=its)
+            return self.connection_info
+
+    class Manager(AsyncKernelManager):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.provisioner = Forking(kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self)
+
+    return Manager
 
 
 def complaints(notebook: Any) -> Iterator[str]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import base64
+import os
+import time
 
 import nbformat
+import psutil
 import pytest
 from executing import FOLDER, KERNEL, complaints, execute, parameters, read, small
 from hub.client import environment
@@ -25,12 +28,14 @@ def test_they_are_numbered():
 
 @pytest.mark.slow
 @every_notebook
-def test_it_runs(path, tmp_path):
+def test_it_runs(path, nursery, tmp_path):
     notebook = small(read(path))
     with Hub() as hub:
         # The Hub's stand-in for those that say so; the others have neither a network nor a token.
-        told = environment(hub, tmp_path / "hub") if notebook.metadata.get("hub") else {}
-        done = execute(notebook, tmp_path, **told)
+        its = environment(hub, tmp_path / "hub") if notebook.metadata.get("hub") else {}
+        told = dict(its.items() - os.environ.items())
+        # What is said where libraries are imported shows in the first, whose kernel is as `make notebooks` starts it.
+        done = execute(notebook, tmp_path, nursery if path != NOTEBOOKS[0] else None, **told)
         assert list(complaints(done)) == []
         assert bool(hub.repos) == bool(told), "only a notebook whose metadata say `hub` publishes, and it does"
 
@@ -76,6 +81,8 @@ def made(source: str):
     [
         ("import sys; print('careful', file=sys.stderr)", "stderr"),
         ("import warnings; warnings.warn('old')", "stderr"),
+        ("import os; os.write(2, b'careful')", "stderr"),
+        ("import transformers; transformers.logging.get_logger('transformers').warning('old')", "stderr"),
         ("import tempfile; print(tempfile.mkdtemp())", "names"),
         ("import os; os.path.expanduser('~/models')", "names"),
         ("print('50%\\x1b[K')", "moves the cursor"),
@@ -83,7 +90,17 @@ def made(source: str):
         ("print(STEPS)", None),
     ],
 )
-def test_what_is_amiss_is_found(source, says, tmp_path):
-    done = execute(small(made(source)), tmp_path)
+def test_what_is_amiss_is_found(source, says, nursery, tmp_path):
+    done = execute(small(made(source)), tmp_path, nursery)
     found = list(complaints(done))
     assert any(says in one for one in found) if says else (found, done.cells[1].outputs[0].text) == ([], "2\n")
+
+
+def test_nothing_is_left_of_a_kernel(nursery, tmp_path):
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    source = f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', {code!r}], stdout=-1)\n"
+    done = execute(small(made(f"{source}print(int(child.stdout.readline()))")), tmp_path, nursery)
+    pid, end = int(done.cells[1].outputs[0].text), time.monotonic() + 20
+    while psutil.pid_exists(pid):
+        assert time.monotonic() < end
+        time.sleep(0.01)
