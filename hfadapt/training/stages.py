@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -22,7 +22,7 @@ from hfadapt.errors import HfadaptError
 from hfadapt.methods.base import Companion, Stage, Term
 from hfadapt.recipe import Cache as Options
 from hfadapt.settings import BATCHES, MAX_TOKENS, NOT_THEIRS, steps_per_epoch
-from hfadapt.training import checkpoints, pictures, unpadding
+from hfadapt.training import checkpoints, pictures, unpadding, vocabulary
 from hfadapt.training.accompanying import Company
 from hfadapt.training.caching import STREAMED, Cache, open_cache, refusal, samples
 from hfadapt.training.freezing import only
@@ -63,6 +63,8 @@ class Training:
     """The modules of a text model's blocks, before an adapter wrapped it."""
     last: tuple[str, ...] = ()
     """Of each tower the module of its last block, before an adapter wrapped it."""
+    tokens: np.ndarray | None = None
+    """The ids that training rows, padded, may hold, ascending; None where any may come."""
     chances: np.ndarray | None = None
     """How likely each training row is drawn, (rows,); None draws each once an epoch."""
 
@@ -114,8 +116,9 @@ def train(
     for i in range(len(ended), len(stages)):
         arguments = _arguments(training, stages[i], folders[i], steps[i], seed=training.settled["seed"] + i)
         journal("stage", **_told(model, stages[i], arguments), number=i + 1, of=len(stages), steps=steps[i])
-        with only(model, stages[i].speeds):
-            now = _Now(stages[i], arguments, sum(steps[:i]), checkpoints.newest(folders[i]) if resume else None)
+        now = _Now(stages[i], arguments, sum(steps[:i]), checkpoints.newest(folders[i]) if resume else None)
+        watched = bool(terms or companions)
+        with only(model, stages[i].speeds), _spoken(model, now, training, journal, watched=watched):
             trainer = _run(model, now, training, journal, moments, terms, companions)
             moments = {} if _is_divided(trainer) else trainer.moments_by_name()
         journal("stage done", stage=stages[i].name, best=trainer.state.best_metric)
@@ -264,6 +267,18 @@ def _unpadding(
         reads=training.loss.task.reads,
         use=training.unpad,
     )
+
+
+@contextmanager
+def _spoken(model: nn.Module, now: _Now, training: Training, journal: Journal, *, watched: bool) -> Iterator[None]:
+    """While it lasts, embeddings of tokens that no training row holds are no parameters; watched: see `vocabulary`."""
+    if training.tokens is None or vocabulary.refusal(training.settled, watched=watched):
+        yield
+        return
+    with vocabulary.spoken(model.to(now.arguments.device), training.tokens) as (train, of):
+        if of:
+            journal("vocabulary", stage=now.stage.name, train=train, of=of)
+        yield
 
 
 def _told(model: nn.Module, stage: Stage, arguments: TrainingArguments) -> dict[str, Any]:
