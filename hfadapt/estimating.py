@@ -298,12 +298,12 @@ def visits(plan: Plan, steps: int, processes: int) -> tuple[int, int]:
 
 
 def _stored(probe: Probe, moved: Collection[str]) -> tuple[int, int]:
-    """Bytes of a checkpoint's weights, which may be an adapter's only, and of the optimizer's state."""
+    """Bytes of a checkpoint's weights, which are those that moved, and of the optimizer's state."""
     plan, item = probe.plan, getattr(torch, probe.plan.recipe.model.dtype).itemsize
     optimizer = str(plan.settled.get("optim", "adamw"))
     each = next((number for word, number in _MOMENTS.items() if word in optimizer), 2)
     elements = sum(plan.sizes[name] for name in moved)
-    return (elements if hasattr(probe.imagined, "peft_config") else plan.parameters) * item, each * elements * item
+    return elements * item, each * elements * item
 
 
 def _stage_memory(probe: Probe, stage: Stage, train: Batches, moved: Collection[str], processes: int) -> int:

@@ -6,7 +6,10 @@ import random
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
+import hfadapt
+from hfadapt.recipe import Recipe
 from hfadapt.training import checkpoints
 
 
@@ -61,3 +64,29 @@ def test_rotation_keeps_the_best_the_latest_and_what_is_not_ours(tmp_path):
     left = sorted(p.name for p in tmp_path.iterdir())
     assert left == ["checkpoint-2", "checkpoint-4", "checkpoint-5", "checkpoint-final"]
     assert unsealed.exists() and foreign.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "rest"), [("bert", "linear-probe", 0), ("bert", "full", 0), ("mobilenet_v2", "linear-probe", 1)]
+)
+def test_the_engine_writes_what_moves_and_the_buffers(backbone, few, pictures, tmp_path, kind, method, rest):
+    """Batch norms have buffers, which count too; what stands still is built anew by whoever goes on."""
+    texts = {"task": "text-classification", "data": {"path": str(few), "text": "text", "label": "label"}}
+    seen = {"task": "image-classification", "data": {"path": str(pictures)}}
+    recipe = Recipe(
+        **(texts if kind == "bert" else seen), model=str(backbone(kind)), adapt=method, train={"num_train_epochs": 2}
+    )
+    plan, found = hfadapt.plan(recipe), set()
+
+    def listen(event):
+        for path in (tmp_path / "run").glob("checkpoints/*/checkpoint-*/model.safetensors"):
+            if (path.parent / checkpoints.MANIFEST).exists():
+                with safe_open(path, "pt") as file:
+                    found.update(file.keys())
+                assert not (path.parent / "training_args.bin").exists()
+
+    hfadapt.adapt(plan, tmp_path / "run", listener=listen)
+    moving = set(plan.stages[0].speeds)
+    assert moving <= found and len(moving) < len(plan.sizes) + (method == "full")
+    buffers = found - moving
+    assert bool(buffers) == bool(rest) and not buffers & set(plan.sizes)

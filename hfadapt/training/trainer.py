@@ -7,15 +7,18 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import seed_worker
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from hfadapt.data.labels import Labels
 from hfadapt.kind import IGNORED
@@ -264,20 +267,22 @@ class StageTrainer(ExactTrainer):
         return optimizer
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save a checkpoint under the names that the model's parameters have now.
+        """Save what moves, and the buffers, under the names that they have in this model.
 
-        transformers writes ViT's and others' under the names of its version 4, and its Trainer reads a
-        checkpoint back without translating: blocks would silently stay as they are.
+        All else is what the stage began with, which a run that goes on builds anew. transformers would write ViT's
+        parameters and others' under the names of its version 4, and its Trainer reads a checkpoint back without
+        translating: blocks would silently stay as they are.
         """
         model: Any = self.model
-        if not isinstance(model, PreTrainedModel):
+        if not isinstance(model, PreTrainedModel) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)
-            return
-        model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
-        try:
-            super().save_model(output_dir, _internal_call)
-        finally:
-            del model.save_pretrained
+        elif self.args.should_save:
+            folder = Path(str(output_dir or self.args.output_dir))
+            folder.mkdir(parents=True, exist_ok=True)
+            still = {n for n, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+            known = {n for n, _ in model.named_parameters()} | {n for n, _ in model.named_buffers()}
+            kept = {n: tensor.contiguous() for n, tensor in model.state_dict().items() if n in known - still}
+            save_file(kept, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
 
     def moments_by_name(self) -> dict[str, dict[str, Any]]:
         """The optimizer's state of every parameter that this or an earlier stage moved."""
