@@ -75,19 +75,18 @@ def _tried(
     model.eval()
     good: dict[str, _Block] = {}
     try:
-        with torch.no_grad():
-            for name in blocks:
-                block = _seen(model, name, batch)
-                if block and _first_only(model, block, batch, reads):
-                    found[name] = block
-                    with _outputs(block.module) as cut, _cut(block):
-                        answers = model(**batch)
-                    found.clear()
-                    with _outputs(block.module) as whole:
-                        goal = model(**batch)
-                    pairs = [(cut[0], whole[0][:, :1]), *((answers[its], goal[its]) for its in reads)]
-                    if all(_close(one, other) for one, other in pairs):
-                        good[name] = block
+        for name in blocks:
+            with _outputs(model.get_submodule(name)) as whole:
+                block, goal = _seen(model, name, batch)
+            if not block or not _first_only(model, block, batch, goal, reads):
+                continue
+            found[name] = block
+            with torch.no_grad(), _outputs(block.module) as cut, _cut(block):
+                answers = model(**batch)
+            found.clear()
+            pairs = [(cut[0], whole[0][:, :1]), *((answers[its], goal[its]) for its in reads)]
+            if all(_close(one, other.detach()) for one, other in pairs):
+                good[name] = block
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
         # Some model reads another position, or shapes its tensors in another way.
         pass
@@ -97,8 +96,8 @@ def _tried(
     return good
 
 
-def _first_only(model: nn.Module, block: _Block, batch: Mapping[str, Tensor], reads: Sequence[str]) -> bool:
-    """Whether nothing changes when all other positions that leave the block are no numbers.
+def _first_only(model: nn.Module, block: _Block, batch: Mapping[str, Tensor], goal: Any, reads: Sequence[str]) -> bool:
+    """Whether nothing changes when all other positions that leave the block are no numbers; goal: the answers.
 
     A head that starts at zero answers the same whatever it reads, but zero times no number is no number.
     """
@@ -108,13 +107,14 @@ def _first_only(model: nn.Module, block: _Block, batch: Mapping[str, Tensor], re
         spoilt[:, :1] = output[:, :1]
         return spoilt
 
-    goal = [model(**batch)[name] for name in reads]
     handle = block.module.register_forward_hook(spoil)
     try:
-        answers = model(**batch)
+        # With gradients, as the answers to be met: attention may take another kernel without.
+        with torch.enable_grad():
+            answers = model(**batch)
     finally:
         handle.remove()
-    return all(torch.equal(answers[name], its) for name, its in zip(reads, goal, strict=True))
+    return all(torch.equal(answers[name], goal[name]) for name in reads)
 
 
 @contextmanager
@@ -210,8 +210,8 @@ def _cut(block: _Block) -> Iterator[None]:
             handle.remove()
 
 
-def _seen(model: nn.Module, name: str, batch: Mapping[str, Tensor]) -> _Block | None:
-    """The block, if its attention is of the usual form."""
+def _seen(model: nn.Module, name: str, batch: Mapping[str, Tensor]) -> tuple[_Block | None, Any]:
+    """The block, if its attention is of the usual form; and what the model answers."""
     block = model.get_submodule(name)
     inside = [its for its in block.modules() if its is not block]
     given: dict[nn.Module, Tensor] = {}
@@ -236,25 +236,25 @@ def _seen(model: nn.Module, name: str, batch: Mapping[str, Tensor]) -> _Block | 
     AttentionInterface.register(_OURS, look)
     try:
         with torch.enable_grad():
-            model(**batch)
+            answers = model(**batch)
     finally:
         AttentionInterface.register(_OURS, ours)
         for handle in handles:
             handle.remove()
     if len(entered) != 1 or len(attended) != 1:
-        return None
+        return None, answers
     attention, tensors = attended[0]
     queries, keys, values = (_maker(tensor, inside, made) for tensor in tensors)
     if queries is None or keys is None or values is None or len({queries, keys, values}) < 3:
-        return None
+        return None, answers
     norm = next((its for its in inside if made.get(its) is given[keys] and given[its] is entered[0]), None)
     if given[keys] is not given[values] or (norm is None and given[keys] is not entered[0]):
-        return None
+        return None, answers
     moves = [tensor.requires_grad for tensor in tensors]
     if not any(moves):
-        return None  # The cache may keep what attention gives, of all positions.
+        return None, answers  # The cache may keep what attention gives, of all positions.
     sources = (keys, values) if moves[0] else (queries, keys, values)
-    return _Block(block, attention, tensors[0].shape[1], sources, norm)
+    return _Block(block, attention, tensors[0].shape[1], sources, norm), answers
 
 
 def _maker(tensor: Tensor, inside: Sequence[nn.Module], made: Mapping[nn.Module, Tensor]) -> nn.Module | None:
