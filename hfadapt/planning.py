@@ -156,7 +156,8 @@ def _settled(recipe: Recipe, data: Loaded, processes: int) -> dict[str, Any]:
     given = {**(_STREAMED if data.stream else {}), **recipe.train, **recipe.adapt.arguments}
     ahead = recipe.task.lazy and not data.stream and torch.accelerator.is_available()
     workers = settings.workers(processes) if ahead else 0
-    return settings.resolve(given, recipe.task.score(data.labels.kind), _direction, workers)
+    machine = settings.of_machine(given, dtype=recipe.model.dtype, workers=workers)
+    return settings.resolve(given, recipe.task.score(data.labels.kind), _direction, machine)
 
 
 def _config(source: Source) -> PreTrainedConfig:

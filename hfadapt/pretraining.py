@@ -130,7 +130,8 @@ def ask(
         "per_device_train_batch_size": method.batch_size,
         "eval_strategy": "no",
     }
-    settled = settings.resolve(kept | ours, "loss", lambda _: False)
+    machine = settings.of_machine(kept, dtype=recipe.model.dtype)
+    settled = settings.resolve(kept | ours, "loss", lambda _: False, machine)
     steps = settings.total_steps(settled, len(rows), processes)
     config = _for_masking(config, task)
     made = Pretraining(task, source, config, rows, shown, settled, steps, 0, 0, recipe.adapt.scratch)

@@ -28,7 +28,10 @@ DEFAULTS: dict[str, tuple[Any, str]] = {
 }
 """Where we differ from TrainingArguments, and why."""
 
-REASONS = {"dataloader_num_workers": "they decode pictures while the accelerator computes"}
+REASONS = {
+    "dataloader_num_workers": "they decode pictures while the accelerator computes",
+    "bf16": "this GPU multiplies matrices in bfloat16 at many times the rate; weights and updates stay float32",
+}
 """Why there is a value that depends on the machine."""
 
 _MOST_WORKERS = 8
@@ -209,17 +212,40 @@ def workers(processes: int) -> int:
     return max(0, min(_MOST_WORKERS, cores // processes - 1))
 
 
+_PRECISION = ("bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "deepspeed")
+"""Arguments that choose a precision, each by itself or in its configuration."""
+
+
+def of_machine(values: Mapping[str, Any], *, dtype: str = "float32", workers: int = 0) -> dict[str, Any]:
+    """Defaults that depend on where the training runs.
+
+    values: the recipe's; dtype: of the weights; workers: worker processes that read rows.
+    """
+    found: dict[str, Any] = {"dataloader_num_workers": workers} if workers else {}
+    if dtype == "float32" and not any(name in values for name in _PRECISION) and has_bfloat16():
+        found["bf16"] = True
+    return found
+
+
+def has_bfloat16() -> bool:
+    """Whether there is a GPU that multiplies matrices in bfloat16, rather than to imitate it at a lower rate."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def resolve(
-    values: Mapping[str, Any], score: str, better_first: Callable[[str], bool], workers: int = 0
+    values: Mapping[str, Any],
+    score: str,
+    better_first: Callable[[str], bool],
+    machine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Arguments for TrainingArguments: the recipe's, then ours, then what follows from both.
 
     score: the metric that picks the best checkpoint unless the recipe names another;
-    better_first: whether a metric is the better the greater it is; workers: that read rows, by default.
+    better_first: whether a metric is the better the greater it is; machine: defaults of this machine.
     """
-    settled = {name: default for name, (default, _) in DEFAULTS.items()} | dict(values)
-    if workers:
-        settled.setdefault("dataloader_num_workers", workers)
+    settled = {name: default for name, (default, _) in DEFAULTS.items()} | dict(machine or {}) | dict(values)
     evaluated = settled["eval_strategy"]
     if "save_strategy" not in values and evaluated != "no":
         settled["save_strategy"] = evaluated

@@ -106,6 +106,7 @@ def score(
         names = [model.config.id2label[i] for i in sorted(model.config.id2label)]
         data = load(recipe.data, task.roles, task.kind, seed=seed, known_labels=names, prompts=task.prompts)
         task, labels = task.settled(data), data.labels
+        machine = settings.of_machine(recipe.train, dtype=recipe.model.dtype)
         if labels.kind in ("label", "labels") and list(labels.names) != names:
             raise HfadaptError(f"The model tells {', '.join(names)} apart; the data hold {', '.join(labels.names)}.")
         return {
@@ -118,7 +119,7 @@ def score(
                 loss=ExactLoss(task, labels),
                 metrics=recipe.metrics,
                 seed=seed,
-                settled=settings.resolve(recipe.train, task.score(labels.kind), lambda _: True),
+                settled=settings.resolve(recipe.train, task.score(labels.kind), lambda _: True, machine),
                 folder=str(used.path),
             ).scores
             for split in splits

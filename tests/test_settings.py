@@ -1,0 +1,56 @@
+"""What the `train` section becomes, and where it depends on the machine."""
+
+from __future__ import annotations
+
+import pytest
+
+import hfadapt
+from hfadapt import settings
+from hfadapt.recipe import Recipe
+from hfadapt.settings import of_machine, resolve
+from hfadapt.showing import settings_with_origin
+
+
+@pytest.fixture
+def tensor_cores(monkeypatch):
+    """As if there were a GPU that computes in bfloat16."""
+    monkeypatch.setattr(settings, "has_bfloat16", lambda: True)
+
+
+@pytest.fixture
+def recipe(backbone, toy):
+    def made(model=None, **train):
+        return Recipe(
+            task="text-classification",
+            model={"name": str(backbone("bert")), **(model or {})},
+            data={"path": str(toy), "text": "text", "label": "label"},
+            train=train,
+        )
+
+    return made
+
+
+def test_a_gpu_with_tensor_cores_computes_in_bfloat16(tensor_cores, recipe):
+    plan = hfadapt.plan(recipe())
+    value, origin = settings_with_origin(plan)["bf16"]
+    assert value is True and "this GPU" in origin
+
+
+def test_nothing_else_does(recipe):
+    assert "bf16" not in hfadapt.plan(recipe()).settled
+
+
+@pytest.mark.parametrize("train", [{"bf16": False}, {"fp16": True}, {"bf16_full_eval": True}, {"deepspeed": "x.json"}])
+def test_who_chose_a_precision_has_it(tensor_cores, train):
+    assert of_machine(train) == {}
+    assert resolve(train, "accuracy", lambda _: True, of_machine(train)).items() >= train.items()
+
+
+def test_weights_in_half_precision_are_computed_with_as_they_are(tensor_cores, recipe):
+    assert "bf16" not in hfadapt.plan(recipe({"dtype": "bfloat16"})).settled
+
+
+def test_what_depends_on_the_machine_gives_way_to_the_recipe():
+    assert of_machine({}, workers=3) == {"dataloader_num_workers": 3}
+    settled = resolve({"dataloader_num_workers": 0}, "accuracy", lambda _: True, of_machine({}, workers=3))
+    assert settled["dataloader_num_workers"] == 0
