@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 from hfadapt import settings
 from hfadapt.backbones.base import anatomy
 from hfadapt.judging import encode_rows
-from hfadapt.keeping import pictures, prefixes
+from hfadapt.keeping import pictures, prefixes, unnamed
 from hfadapt.metering import Counts, count
 from hfadapt.methods.base import Stage
 from hfadapt.noise import quiet
@@ -297,21 +297,32 @@ def visits(plan: Plan, steps: int, processes: int) -> tuple[int, int]:
     return evaluations, times(settled["save_strategy"], settled.get("save_steps", 500), evaluations)
 
 
-def _stored(probe: Probe, moved: Collection[str]) -> tuple[int, int]:
-    """Bytes of a checkpoint's weights, which are those that moved, and of the optimizer's state."""
+def _stored(probe: Probe, moved: Collection[str], idle: Mapping[str, int]) -> tuple[int, int]:
+    """Bytes of a checkpoint's weights, which are those that moved, and of the optimizer's state.
+
+    idle: elements of each parameter that have none.
+    """
     plan, item = probe.plan, getattr(torch, probe.plan.recipe.model.dtype).itemsize
     optimizer = str(plan.settled.get("optim", "adamw"))
     each = next((number for word, number in _MOMENTS.items() if word in optimizer), 2)
     elements = sum(plan.sizes[name] for name in moved)
-    return elements * item, each * elements * item
+    return elements * item, each * (elements - _within(idle, moved)) * item
 
 
-def _stage_memory(probe: Probe, stage: Stage, train: Batches, moved: Collection[str], processes: int) -> int:
+def _within(idle: Mapping[str, int], names: Collection[str]) -> int:
+    """The idle elements of these parameters."""
+    return sum(number for name, number in idle.items() if name in names)
+
+
+def _stage_memory(
+    probe: Probe, stage: Stage, train: Batches, moved: Collection[str], idle: Mapping[str, int], processes: int
+) -> int:
     """Bytes of a stage besides the weights."""
     counts = probe.counts(train.size, train.longest, stage)
-    saved, moments = _stored(probe, moved)
+    saved, moments = _stored(probe, moved, idle)
+    without = _within(idle, stage.speeds)
     # Where several train, each gathers its gradients once more to exchange them.
-    step = counts.peak + (probe.plan.trainable(stage) * 4 if processes > 1 else 0)
+    step = counts.peak - without * 4 + ((probe.plan.trainable(stage) - without) * 4 if processes > 1 else 0)
     if probe.device.type == "cpu":
         step += int(_HOLES * counts.passing)
         # The best weights are mapped from their file while the heap still has what a step took.
@@ -340,6 +351,7 @@ def estimate(plan: Plan, processes: int = 1) -> Estimate:
     extra, moved, methods = scored.peak, set[str](), plan.recipe.adapt.chain
     once = {its.stage: 1 / its.visits for its in prefixes(plan) if its.serves}
     decoded = read / max(1, shown.visits) if (shown := pictures(plan)) and shown.ready else read
+    idle = unnamed(plan, probe.imagined, probe.rows)
     again, still = sum(method.passes for method in methods), probe.counts(train.size, round(train.mean))
     seconds = _PER_RUN + validation.seconds(token, read) + test.seconds(token, read)
     for stage, steps in zip(plan.stages, steps_of(plan.stages, plan.steps), strict=True):
@@ -350,14 +362,15 @@ def estimate(plan: Plan, processes: int = 1) -> Estimate:
         paid = replace(counts, still=round(counts.still * once.get(stage.name, 1.0)))
         epoch = train.seconds(speed.seconds(paid) / (train.size * round(train.mean)), reads)
         batch = epoch / math.ceil(train.rows / train.size) + again * speed.seconds(still)
-        step = batch * plan.settled.get("gradient_accumulation_steps", 1) + speed.updated * plan.trainable(stage)
+        updated = speed.updated * (plan.trainable(stage) - _within(idle, stage.speeds))
+        step = batch * plan.settled.get("gradient_accumulation_steps", 1) + updated
         evaluations, saves = visits(plan, steps, processes)
         # Processes share the cores of a CPU; together they evaluate as fast as one.
         seconds += steps * step * (processes if device.type == "cpu" else 1) + evaluations * validation.seconds(
             token, reads
         )
-        seconds += saves * sum(_stored(probe, moved)) * _PER_SAVED_BYTE
-        extra = max(extra, _stage_memory(probe, stage, train, moved, processes))
+        seconds += saves * sum(_stored(probe, moved, idle)) * _PER_SAVED_BYTE
+        extra = max(extra, _stage_memory(probe, stage, train, moved, idle, processes))
     held = 1 + sum(method.copies for method in methods)
     extra += held * plan.parameters * getattr(torch, plan.recipe.model.dtype).itemsize
     basis = f"{speed.basis}, scaled by the operations of all steps; memory is counted on the longest batch"

@@ -1,16 +1,26 @@
-"""What the caches will keep, as far as a plan tells."""
+"""What the caches will keep, and which embeddings will not train, as far as a plan tells."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
+
+from torch import nn
 
 from hfadapt import settings
 from hfadapt.training import pictures as decoded
+from hfadapt.training import vocabulary
 from hfadapt.training.caching import STREAMED, refusal
+from hfadapt.training.rows import Rows
 from hfadapt.training.stages import steps_of
 
 if TYPE_CHECKING:
     from hfadapt.planning import Plan
+
+
+_HEAPS = 0.6
+"""As which power of their number the tokens grow that rows name: Heaps' law, 0.4 to 0.6 in English."""
+_LOOKED_AT = 1_000
 
 
 class Kept(NamedTuple):
@@ -73,3 +83,22 @@ def prefixes(plan: Plan) -> list[Kept]:
         why = why or ("what is added to the loss looks at all of the model" if looked_at else "")
         found.append(Kept(stage.name, " and ".join(dict.fromkeys(below)), visits, why))
     return found
+
+
+def unnamed(plan: Plan, model: nn.Module, first: Callable[[int], Rows]) -> dict[str, int]:
+    """The elements of embeddings that no training text will name, by parameter; see `training.vocabulary`.
+
+    model: the wrapped one; first: encodes so many of the training rows.
+    """
+    watched = any(method.copies or method.passes for method in plan.recipe.adapt.chain)
+    if plan.data.stream or plan.recipe.task.lazy or vocabulary.refusal(plan.settled, watched=watched):
+        return {}
+    rows, all_rows = first(_LOOKED_AT), len(plan.data.splits["train"])
+    seen = len(vocabulary.named_by(rows.table, plan.processor.all_special_ids))
+    named = round(seen * (all_rows / len(rows)) ** _HEAPS)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(its.weight)]: (its.num_embeddings - named) * its.embedding_dim
+        for _, _, its in vocabulary.embeddings(model)
+        if named <= vocabulary.MOST * its.num_embeddings
+    }

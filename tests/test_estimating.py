@@ -15,6 +15,7 @@ import hfadapt
 from hfadapt import estimating
 from hfadapt.backbones.base import anatomy
 from hfadapt.estimating import Pace, Probe, batches, estimate, shortened, visits
+from hfadapt.keeping import unnamed
 from hfadapt.metering import Meter, count
 from hfadapt.noise import quiet
 from hfadapt.recipe import Cache, Recipe
@@ -95,7 +96,7 @@ def test_gradients_and_moments_are_those_of_a_real_step(backbone: Any, toy: Path
         assert 0 <= meter.alive - gradients < 1000
         optimizer.step()
     state = [v for s in optimizer.state.values() for v in s.values()]
-    weights, moments = estimating._stored(probe, stage.speeds)
+    weights, moments = estimating._stored(probe, stage.speeds, {})
     assert moments == sum(v.nbytes for v in state if v.ndim)
     assert weights == sum(p.nbytes for p in moving)
 
@@ -103,7 +104,7 @@ def test_gradients_and_moments_are_those_of_a_real_step(backbone: Any, toy: Path
 @pytest.mark.parametrize("optim, each", [("sgd", 0), ("adamw_torch_fused", 2), ("rmsprop", 1), ("adafactor", 0)])
 def test_the_optimizer_decides_on_the_moments(backbone: Any, toy: Path, optim: str, each: int) -> None:
     plan = planned(backbone("bert"), toy, optim=optim)
-    assert estimating._stored(Probe(plan, CPU), plan.stages[0].speeds)[1] == each * 4 * plan.parameters
+    assert estimating._stored(Probe(plan, CPU), plan.stages[0].speeds, {})[1] == each * 4 * plan.parameters
 
 
 def test_more_rows_and_longer_rows_take_more(backbone: Any, toy: Path) -> None:
@@ -219,8 +220,11 @@ def test_evaluations_and_checkpoints_are_those_of_the_trainer(
     assert visits(plan, 2 * per_epoch + 1 if "eval_steps" not in train else 20, 1) == expected
 
 
-def test_a_second_model_is_held_and_asked(backbone: Any, toy: Path, steady: None) -> None:
+def test_a_second_model_is_held_and_asked(
+    backbone: Any, toy: Path, steady: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The frozen copy of an anchor: its weights, and a forward pass a step."""
+    monkeypatch.setattr(estimating, "unnamed", lambda *_: {})
     full, anchored = (estimate(planned(backbone("bert"), toy, adapt=method)) for method in ("full", "anchor"))
     weights = 4 * planned(backbone("bert"), toy).parameters
     assert anchored.memory - full.memory == weights
@@ -231,3 +235,20 @@ def test_nothing_that_trains_costs_no_more_than_the_scores(backbone: Any, toy: P
     none, full = (estimate(planned(backbone("bert"), toy, adapt=method)) for method in ("none", "full"))
     assert 0 < none.seconds < full.seconds
     assert 0 < none.memory < full.memory
+
+
+def test_embeddings_that_no_text_names_have_no_gradient_and_no_moments(
+    backbone: Any, toy: Path, steady: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as in the run itself, where planning saw all rows."""
+    full, frozen = planned(backbone("bert"), toy), planned(backbone("bert"), toy, adapt={"method": "partial", "top": 1})
+    probe, name = Probe(full, CPU), "bert.embeddings.word_embeddings.weight"
+    found = unnamed(full, probe.imagined, probe.rows)
+    rows = full.data.splits["train"]["text"]
+    tokens = {i for text in rows for i in full.processor(text)["input_ids"]} | set(full.processor.all_special_ids)
+    width = full.config.hidden_size
+    assert found == {name: full.sizes[name] - len(tokens) * width} and found[name] > 0
+    less, none = estimate(full), estimate(frozen)
+    monkeypatch.setattr(estimating, "unnamed", lambda *_: {})
+    assert estimate(full).memory - less.memory == 3 * 4 * found[name] and estimate(full).seconds > less.seconds
+    assert estimate(frozen) == none

@@ -203,10 +203,13 @@ def logged(run: Any) -> list[dict[str, Any]]:
 def test_a_run_ends_with_the_weights_of_training_all_rows(recipe, tmp_path, monkeypatch, method, stages) -> None:
     run = hfadapt.adapt(hfadapt.plan(recipe(method, weight_decay=0.0)), tmp_path / "less")
     events = logged(run)
-    assert len(events) == stages and all(0 < event["train"] < event["of"] for event in events)
+    assert sum(event["serves"] for event in events) == stages and len(events) == len(
+        hfadapt.plan(recipe(method)).stages
+    )
+    assert all(("named by training rows" in event["says"]) == event["serves"] for event in events)
     monkeypatch.setattr(vocabulary, "refusal", lambda *_, **__: "the test says so")
     whole = hfadapt.adapt(hfadapt.plan(recipe(method, weight_decay=0.0)), tmp_path / "whole")
-    assert logged(whole) == []
+    assert not any(event["serves"] for event in logged(whole))
     one, other = (model_of(its.model).state_dict() for its in (run, whole))
     for name, tensor in other.items():
         torch.testing.assert_close(one[name], tensor, rtol=0, atol=2e-6, msg=name)

@@ -272,12 +272,16 @@ def _unpadding(
 @contextmanager
 def _spoken(model: nn.Module, now: _Now, training: Training, journal: Journal, *, watched: bool) -> Iterator[None]:
     """While it lasts, embeddings of tokens that no training row holds are no parameters; watched: see `vocabulary`."""
-    if training.tokens is None or vocabulary.refusal(training.settled, watched=watched):
+    if training.tokens is None:
         yield
         return
-    with vocabulary.spoken(model.to(now.arguments.device), training.tokens) as (train, of):
-        if of:
-            journal("vocabulary", stage=now.stage.name, train=train, of=of)
+    says = vocabulary.refusal(training.settled, watched=watched)
+    tokens = training.tokens[:0] if says else training.tokens
+    with vocabulary.spoken(model.to(now.arguments.device), tokens) as (train, of):
+        says = says or (
+            f"{train:,} of {of:,} are named by training rows" if of else "none moves, or nearly all are named"
+        )
+        journal("vocabulary", stage=now.stage.name, serves=of > 0, says=says)
         yield
 
 

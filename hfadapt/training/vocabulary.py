@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 _BY_ELEMENT = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 """Optimizers for which a row of zeros has no part in what becomes of the others."""
-_MOST = 0.9
+MOST = 0.9
 """Where more than this part of the rows is named, the embedding stays as it is."""
 
 
@@ -108,11 +108,13 @@ def refusal(settled: Mapping[str, Any], *, watched: bool) -> str:
 
 @contextmanager
 def spoken(model: nn.Module, tokens: np.ndarray) -> Iterator[tuple[int, int]]:
-    """While it lasts, of an embedding that moves only the rows of these tokens train; gives how many, and of how many;
-    (0, 0) where there is none."""
+    """While it lasts, of an embedding that moves only the rows of these tokens train, if any are given.
+
+    Gives how many train, and of how many; (0, 0) where all do, or none.
+    """
     replaced: list[tuple[nn.Module, str, Spoken]] = []
-    for parent, name, whole in _embeddings(model):
-        if len(tokens) <= _MOST * whole.num_embeddings and tokens[-1] < whole.num_embeddings:
+    for parent, name, whole in embeddings(model):
+        if 0 < len(tokens) <= MOST * whole.num_embeddings and tokens[-1] < whole.num_embeddings:
             named = torch.from_numpy(tokens)
             if whole.padding_idx is not None:
                 named = torch.unique(torch.cat([named, torch.tensor([whole.padding_idx])]))
@@ -129,7 +131,7 @@ def spoken(model: nn.Module, tokens: np.ndarray) -> Iterator[tuple[int, int]]:
             setattr(parent, name, module.restore())
 
 
-def _embeddings(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Embedding]]:
+def embeddings(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Embedding]]:
     """The token embeddings that move, are of the plain kind and belong to nothing else: parent, name, module."""
     if hasattr(model, "peft_config"):
         return
