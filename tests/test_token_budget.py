@@ -17,6 +17,7 @@ from hfadapt.recipe import Recipe
 from hfadapt.settings import BATCHES, MAX_TOKENS, cut, in_tokens, steps_per_epoch
 from hfadapt.training.rows import Rows, TokenBatches
 from hfadapt.training.trainer import StageTrainer
+from hfadapt.training.vocabulary import Spoken
 
 __all__ = ["dry"]
 
@@ -117,7 +118,12 @@ def steps(dry, few, tmp_path_factory):
         before = {name: its.clone() for name, its in model.state_dict().items()}
         given = {name: its.clone() for name, its in inputs.items()}
         loss = train(self, model, inputs, *rest)
-        seen.append((before, given, {n: p.grad.clone() for n, p in model.named_parameters()}))
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters()}
+        for name, module in model.named_modules():
+            if isinstance(module, Spoken):
+                rows = gradients[f"{name}.weight"]
+                gradients[f"{name}.weight"] = torch.cat([rows, torch.zeros_like(module.others)])[module.places]
+        seen.append((before, given, gradients))
         return loss
 
     plan = hfadapt.plan(budgeted(dry, few))
