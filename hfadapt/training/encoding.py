@@ -29,6 +29,9 @@ def encode_all(
     """
 
     def made(**options: Any) -> datasets.Dataset:
+        if not rows.cache_files:
+            # Else it pickles the tokenizer to name a file that there will not be, which takes longer than to encode.
+            options["new_fingerprint"] = uuid.uuid4().hex
         return rows.map(encode, batched=True, remove_columns=rows.column_names, load_from_cache_file=False, **options)
 
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
