@@ -101,7 +101,7 @@ TOPS = {"bert": (1, 3, 6), "vit": (1, 3, 6), "clip": (1,)}
 """How many blocks train of which model."""
 NEAR = 0.9
 """The part of an arithmetic ratio that is aimed at."""
-EPOCHS = {"bert": 5, "vit": 3, "clip": 5}
+EPOCHS = {"bert": 5, "vit": 5, "clip": 5}
 EXCHANGED = ((16, 128), (64, 256))
 """Batches of two processes together, and over how many rows; after each, gradients are exchanged."""
 GRADUAL_EPOCHS = 2
@@ -110,12 +110,9 @@ LORA = {"method": "lora", "r": 8, "lora_alpha": 16, "target_modules": ["query", 
 
 
 def _partial(name: str, top: int) -> Setup:
-    rows, batch, data = {"bert": (48, 8, "sentences"), "vit": (8, 4, "pictures"), "clip": (16, 4, "pictures")}[name]
-    repeats = 3 if name == "vit" else Setup.repeats
+    rows, batch, data = {"bert": (48, 8, "sentences"), "vit": (16, 4, "pictures"), "clip": (16, 4, "pictures")}[name]
     adapt = {"method": "partial", "top": top}
-    return Setup(
-        f"{name}-{top}", name, rows, batch, EPOCHS[name], data, adapt, f"top {top}", rate=1e-4, repeats=repeats
-    )
+    return Setup(f"{name}-{top}", name, rows, batch, EPOCHS[name], data, adapt, f"top {top}", rate=1e-4)
 
 
 SETUPS = (
@@ -129,7 +126,10 @@ SETUPS = (
     Setup("photos", "nano", 24, 8, 3, "photos"),
     Setup("memory-full", "minilm", 256, 32, 1, repeats=3),
     Setup("memory-lora", "minilm", 256, 32, 1, adapt=LORA, moves="lora", rate=5e-4, repeats=3),
-    *(Setup(f"processes-{batch}", "minilm", rows, batch, 2, sides=("two", "one"), repeats=3) for batch, rows in EXCHANGED),
+    *(
+        Setup(f"processes-{batch}", "minilm", rows, batch, 2, sides=("two", "one"), repeats=3)
+        for batch, rows in EXCHANGED
+    ),
     Setup("start", "minilm", 0, 1, 0, sides=("help", "mistake")),
 )  # fmt: skip
 
