@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 NAMES = ("crop", "flip", "rotate", "colour", "rand_augment", "trivial_augment", "erasing", "mixup", "cutmix")
 BETWEEN = Image.Resampling.BILINEAR
 _TOGETHER = 1 << 15
-"""Pixels that one call of kornia changes; a picture that has more has its calls to itself.
+"""Pixels that one call of kornia changes; pictures of which no two have so few are changed one by one.
 
 More would leave the processor's cache and take no less time. And torch divides the sum over a larger picture among its
 threads, where it is alone in a call: the mean brightness, about which contrast changes, would depend on its company.
