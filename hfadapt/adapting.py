@@ -35,7 +35,7 @@ from hfadapt.training.rows import balanced
 from hfadapt.training.stages import COMPANIONS, Training, rows_of_step, train
 from hfadapt.training.streaming import StreamedRows
 from hfadapt.training.trainer import ExactLoss
-from hfadapt.training.vocabulary import named_by
+from hfadapt.training.vocabulary import used_by
 from hfadapt.training.watching import Journal, Listener
 
 
@@ -159,7 +159,7 @@ def prepare(plan: Plan, run: Run) -> Training:
         unpad=recipe.model.unpad,
         blocks=plan.anatomy.block_modules if recipe.task.modality == "text" else (),
         last=tuple(tower.block_modules[-1] for tower in plan.anatomy.towers),
-        tokens=named_by(train.table, plan.processor.all_special_ids) if train.lengths is not None else None,
+        tokens=used_by(train.table, plan.processor.all_special_ids) if train.lengths is not None else None,
         chances=balanced(targets) if recipe.data.sampling == "balanced" else None,
     )
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 from hfadapt import settings
 from hfadapt.backbones.base import anatomy
 from hfadapt.judging import encode_rows
-from hfadapt.keeping import pictures, prefixes, unnamed
+from hfadapt.keeping import pictures, prefixes, unused
 from hfadapt.metering import Counts, count
 from hfadapt.methods.base import Stage
 from hfadapt.noise import quiet
@@ -351,7 +351,7 @@ def estimate(plan: Plan, processes: int = 1) -> Estimate:
     extra, moved, methods = scored.peak, set[str](), plan.recipe.adapt.chain
     once = {its.stage: 1 / its.visits for its in prefixes(plan) if its.serves}
     decoded = read / max(1, shown.visits) if (shown := pictures(plan)) and shown.ready else read
-    idle = unnamed(plan, probe.imagined, probe.rows)
+    idle = unused(plan, probe.imagined, probe.rows)
     again, still = sum(method.passes for method in methods), probe.counts(train.size, round(train.mean))
     seconds = _PER_RUN + validation.seconds(token, read) + test.seconds(token, read)
     for stage, steps in zip(plan.stages, steps_of(plan.stages, plan.steps), strict=True):

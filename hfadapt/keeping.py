@@ -85,8 +85,8 @@ def prefixes(plan: Plan) -> list[Kept]:
     return found
 
 
-def unnamed(plan: Plan, model: nn.Module, first: Callable[[int], Rows]) -> dict[str, int]:
-    """The elements of embeddings that no training text will name, by parameter; see `training.vocabulary`.
+def unused(plan: Plan, model: nn.Module, first: Callable[[int], Rows]) -> dict[str, int]:
+    """The elements of embeddings of tokens that no training text will have, by parameter; see `training.vocabulary`.
 
     model: the wrapped one; first: encodes so many of the training rows.
     """
@@ -94,11 +94,11 @@ def unnamed(plan: Plan, model: nn.Module, first: Callable[[int], Rows]) -> dict[
     if plan.data.stream or plan.recipe.task.lazy or vocabulary.refusal(plan.settled, watched=watched):
         return {}
     rows, all_rows = first(_LOOKED_AT), len(plan.data.splits["train"])
-    seen = len(vocabulary.named_by(rows.table, plan.processor.all_special_ids))
-    named = round(seen * (all_rows / len(rows)) ** _HEAPS)
+    seen = len(vocabulary.used_by(rows.table, plan.processor.all_special_ids))
+    used = round(seen * (all_rows / len(rows)) ** _HEAPS)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
-        names[id(its.weight)]: (its.num_embeddings - named) * its.embedding_dim
+        names[id(its.weight)]: (its.num_embeddings - used) * its.embedding_dim
         for _, _, its in vocabulary.embeddings(model)
-        if named <= vocabulary.MOST * its.num_embeddings
+        if used <= vocabulary.MOST * its.num_embeddings
     }

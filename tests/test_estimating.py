@@ -15,7 +15,7 @@ import hfadapt
 from hfadapt import estimating
 from hfadapt.backbones.base import anatomy
 from hfadapt.estimating import Pace, Probe, batches, estimate, shortened, visits
-from hfadapt.keeping import unnamed
+from hfadapt.keeping import unused
 from hfadapt.metering import Meter, count
 from hfadapt.noise import quiet
 from hfadapt.recipe import Cache, Recipe
@@ -224,7 +224,7 @@ def test_a_second_model_is_held_and_asked(
     backbone: Any, toy: Path, steady: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The frozen copy of an anchor: its weights, and a forward pass a step."""
-    monkeypatch.setattr(estimating, "unnamed", lambda *_: {})
+    monkeypatch.setattr(estimating, "unused", lambda *_: {})
     full, anchored = (estimate(planned(backbone("bert"), toy, adapt=method)) for method in ("full", "anchor"))
     weights = 4 * planned(backbone("bert"), toy).parameters
     assert anchored.memory - full.memory == weights
@@ -243,12 +243,12 @@ def test_embeddings_that_no_text_names_have_no_gradient_and_no_moments(
     """As many as in the run itself, where planning saw all rows."""
     full, frozen = planned(backbone("bert"), toy), planned(backbone("bert"), toy, adapt={"method": "partial", "top": 1})
     probe, name = Probe(full, CPU), "bert.embeddings.word_embeddings.weight"
-    found = unnamed(full, probe.imagined, probe.rows)
+    found = unused(full, probe.imagined, probe.rows)
     rows = full.data.splits["train"]["text"]
     tokens = {i for text in rows for i in full.processor(text)["input_ids"]} | set(full.processor.all_special_ids)
     width = full.config.hidden_size
     assert found == {name: full.sizes[name] - len(tokens) * width} and found[name] > 0
     less, none = estimate(full), estimate(frozen)
-    monkeypatch.setattr(estimating, "unnamed", lambda *_: {})
+    monkeypatch.setattr(estimating, "unused", lambda *_: {})
     assert estimate(full).memory - less.memory == 3 * 4 * found[name] and estimate(full).seconds > less.seconds
     assert estimate(frozen) == none

@@ -17,7 +17,7 @@ from hfadapt.recipe import Recipe
 from hfadapt.settings import BATCHES, MAX_TOKENS, cut, in_tokens, steps_per_epoch
 from hfadapt.training.rows import Rows, TokenBatches
 from hfadapt.training.trainer import StageTrainer
-from hfadapt.training.vocabulary import Spoken
+from hfadapt.training.vocabulary import UsedRows
 
 __all__ = ["dry"]
 
@@ -120,7 +120,7 @@ def steps(dry, few, tmp_path_factory):
         loss = train(self, model, inputs, *rest)
         gradients = {n: p.grad.clone() for n, p in model.named_parameters()}
         for name, module in model.named_modules():
-            if isinstance(module, Spoken):
+            if isinstance(module, UsedRows):
                 rows = gradients[f"{name}.weight"]
                 gradients[f"{name}.weight"] = torch.cat([rows, torch.zeros_like(module.others)])[module.places]
         seen.append((before, given, gradients))

@@ -1,4 +1,4 @@
-"""Only the embeddings train that training texts name: the same weights, answers and states for less."""
+"""Only embeddings of tokens in the training texts train: the same weights, answers and states for less."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import hfadapt
 from hfadapt.noise import quiet
 from hfadapt.recipe import Recipe
 from hfadapt.training import vocabulary
-from hfadapt.training.vocabulary import Spoken, named_by, refusal, spoken
+from hfadapt.training.vocabulary import UsedRows, only_used, refusal, used_by
 
 KINDS = ("albert", "bert", "deberta-v2", "distilbert", "electra", "gpt2", "llama", "modernbert", "roberta")
-NAMED = np.array([0, 1, 2, 3, 6, 9, 11, 20])
+USED = np.array([0, 1, 2, 3, 6, 9, 11, 20])
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -49,7 +49,7 @@ def trained(model: Any, decay: float = 0.0, steps: int = 3) -> torch.optim.Optim
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01, weight_decay=decay)
     for _ in range(steps):
-        model(**batch_of(NAMED)).logits.square().sum().backward()
+        model(**batch_of(USED)).logits.square().sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -76,12 +76,12 @@ def test_weights_are_those_of_training_all_rows(backbone: Any, kind: str) -> Non
     trained(decayed, decay=0.5)
     for decay, expected in ((0.0, whole), (0.5, decayed)):
         found = copy.deepcopy(model)
-        with spoken(found, NAMED) as (train, of):
+        with only_used(found, USED) as (train, of):
             assert 0 < train < of == len(began)
-            assert isinstance(found.get_input_embeddings(), Spoken)
+            assert isinstance(found.get_input_embeddings(), UsedRows)
             trained(found, decay)
         assert type(found.get_input_embeddings()) is nn.Embedding
-        named = sorted({*NAMED.tolist(), *([p] if (p := found.get_input_embeddings().padding_idx) is not None else [])})
+        named = sorted({*USED.tolist(), *([p] if (p := found.get_input_embeddings().padding_idx) is not None else [])})
         others = sorted(set(range(len(began))) - set(named))
         for (name, one), (_, other) in zip(found.state_dict().items(), expected.state_dict().items(), strict=True):
             rows = named if name == words_of(found) else slice(None)
@@ -100,7 +100,7 @@ def test_answers_and_states_are_those_of_the_whole(backbone: Any, kind: str) -> 
     names = [name for name, _ in model.named_parameters()]
     with torch.no_grad():
         expected = model(**anything).logits
-    with spoken(model, NAMED), torch.no_grad():
+    with only_used(model, USED), torch.no_grad():
         assert torch.equal(model(**anything).logits, expected)
         assert [name for name, _ in model.named_parameters()] == names
         inside = model.state_dict()
@@ -115,16 +115,16 @@ def test_answers_and_states_are_those_of_the_whole(backbone: Any, kind: str) -> 
 
 def test_gradients_and_moments_are_of_the_named_rows_only(backbone: Any) -> None:
     model = model_of(backbone("bert"))
-    with spoken(model, NAMED):
+    with only_used(model, USED):
         parameter = model.get_input_embeddings().weight
         optimizer = trained(model)
-        assert optimizer.state[parameter]["exp_avg"].shape == parameter.shape == (len(NAMED), table(model).shape[1])
+        assert optimizer.state[parameter]["exp_avg"].shape == parameter.shape == (len(USED), table(model).shape[1])
 
 
 def test_who_looks_what_moves_sees_that_embeddings_do(backbone: Any) -> None:
     """The cache asks in eval mode which outputs require a gradient, of any rows."""
     model = model_of(backbone("bert"))
-    with spoken(model, NAMED):
+    with only_used(model, USED):
         ids = torch.arange(len(model.get_input_embeddings().table))
         given = model.get_input_embeddings()(ids)
         assert given.requires_grad and torch.equal(given, model.get_input_embeddings().table)
@@ -135,7 +135,7 @@ def test_who_looks_what_moves_sees_that_embeddings_do(backbone: Any) -> None:
 def test_a_token_that_nobody_named_is_no_other_one(backbone: Any) -> None:
     """Rather an error than a gradient for a wrong row."""
     model = model_of(backbone("bert"))
-    with spoken(model, NAMED):
+    with only_used(model, USED):
         model.train()
         with pytest.raises(IndexError):
             model(input_ids=torch.tensor([[2, 19, 3]]))
@@ -148,8 +148,8 @@ def test_it_stands_aside(backbone: Any) -> None:
     normed = model_of(backbone("bert"))
     normed.get_input_embeddings().max_norm = 1.0
     all_named = np.arange(len(table(frozen)))
-    for model, named in ((tied, NAMED), (frozen, NAMED), (normed, NAMED), (model_of(backbone("bert")), all_named)):
-        with spoken(model, named) as found:
+    for model, named in ((tied, USED), (frozen, USED), (normed, USED), (model_of(backbone("bert")), all_named)):
+        with only_used(model, named) as found:
             assert found == (0, 0) and type(model.get_input_embeddings()) is nn.Embedding
 
 
@@ -174,8 +174,8 @@ def test_tokens_are_counted_whatever_a_row_holds() -> None:
     from datasets import Dataset
 
     rows = Dataset.from_dict({"input_ids": [[5, 9, 5], [], [7]], "labels": [0, 1, 0]})
-    assert named_by(rows, [0, 9]).tolist() == [0, 5, 7, 9]
-    assert named_by(rows.select([2]), []).tolist() == [7]
+    assert used_by(rows, [0, 9]).tolist() == [0, 5, 7, 9]
+    assert used_by(rows.select([2]), []).tolist() == [7]
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_a_run_ends_with_the_weights_of_training_all_rows(recipe, tmp_path, monk
     assert sum(event["serves"] for event in events) == stages and len(events) == len(
         hfadapt.plan(recipe(method)).stages
     )
-    assert all(("named by training rows" in event["says"]) == event["serves"] for event in events)
+    assert all(("occur in training rows" in event["says"]) == event["serves"] for event in events)
     monkeypatch.setattr(vocabulary, "refusal", lambda *_, **__: "the test says so")
     whole = hfadapt.adapt(hfadapt.plan(recipe(method, weight_decay=0.0)), tmp_path / "whole")
     assert not any(event["serves"] for event in logged(whole))

@@ -213,9 +213,9 @@ def _draft(
 
 
 def samples(rows: Rows, collate: Any, device: torch.device) -> tuple[list[dict[str, Tensor]], list[int]]:
-    """Batches to try the cache on: four rows, of which the first may be long; the two shortest; these two turned
-    round; and the places of the last ones in the first batch. Of pictures, which are all of one size and take longer,
-    two rows, one, and both turned round."""
+    """Batches to try the cache on: four rows, of which two are as short as any; these two; these two turned round; and
+    the places of the last ones in the first batch. Of pictures, which are all of one size and take longer, two rows,
+    one, and both turned round."""
     looked = range(min(_LOOKED_AT, len(rows)))
 
     def batch(which: Sequence[int]) -> dict[str, Tensor]:
@@ -226,7 +226,9 @@ def samples(rows: Rows, collate: Any, device: torch.device) -> tuple[list[dict[s
         return [pair, batch([looked[-1]]), batch([looked[-1], looked[0]])], [1, 0]
     lengths = rows.lengths if rows.lengths is not None else np.zeros(len(rows))
     order = sorted(looked, key=lambda i: (-lengths[i], i))
-    chosen = [order[0], order[len(order) // 2], *order[-2:]]
+    # The longest would take several times as long, and show no more, unless all others are as short as the shortest.
+    middle = order[len(order) // 2]
+    chosen = [middle if lengths[middle] > lengths[order[-1]] else order[0], order[3 * len(order) // 4], *order[-2:]]
     return [batch(chosen), batch(chosen[2:]), batch(chosen[:1:-1])], [3, 2]
 
 

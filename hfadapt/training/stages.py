@@ -118,7 +118,7 @@ def train(
         journal("stage", **_told(model, stages[i], arguments), number=i + 1, of=len(stages), steps=steps[i])
         now = _Now(stages[i], arguments, sum(steps[:i]), checkpoints.newest(folders[i]) if resume else None)
         watched = bool(terms or companions)
-        with only(model, stages[i].speeds), _spoken(model, now, training, journal, watched=watched):
+        with only(model, stages[i].speeds), _used(model, now, training, journal, watched=watched):
             trainer = _run(model, now, training, journal, moments, terms, companions)
             moments = {} if _is_divided(trainer) else trainer.moments_by_name()
         journal("stage done", stage=stages[i].name, best=trainer.state.best_metric)
@@ -270,17 +270,15 @@ def _unpadding(
 
 
 @contextmanager
-def _spoken(model: nn.Module, now: _Now, training: Training, journal: Journal, *, watched: bool) -> Iterator[None]:
+def _used(model: nn.Module, now: _Now, training: Training, journal: Journal, *, watched: bool) -> Iterator[None]:
     """While it lasts, embeddings of tokens that no training row holds are no parameters; watched: see `vocabulary`."""
     if training.tokens is None:
         yield
         return
     says = vocabulary.refusal(training.settled, watched=watched)
     tokens = training.tokens[:0] if says else training.tokens
-    with vocabulary.spoken(model.to(now.arguments.device), tokens) as (train, of):
-        says = says or (
-            f"{train:,} of {of:,} are named by training rows" if of else "none moves, or nearly all are named"
-        )
+    with vocabulary.only_used(model.to(now.arguments.device), tokens) as (train, of):
+        says = says or (f"{train:,} of {of:,} occur in training rows" if of else "none moves, or nearly all occur")
         journal("vocabulary", stage=now.stage.name, serves=of > 0, says=says)
         yield
 

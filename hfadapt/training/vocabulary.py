@@ -1,4 +1,4 @@
-"""Embeddings of which only the rows train that the training texts name.
+"""Embeddings of which only the rows train whose tokens occur in the training texts.
 
 A few thousand texts use a tenth of a vocabulary. The other rows get no gradient; yet as one parameter with those that
 do, they take a gradient of zeros, two moments, a norm and an update at every step, and are exchanged between processes.
@@ -21,24 +21,24 @@ from transformers import PreTrainedModel
 _BY_ELEMENT = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 """Optimizers for which a row of zeros has no part in what becomes of the others."""
 MOST = 0.9
-"""Where more than this part of the rows is named, the embedding stays as it is."""
+"""Where more than this part of the rows is used, the embedding stays as it is."""
 
 
-class Spoken(nn.Embedding):
-    """An embedding whose parameter holds the rows that are named; its state is that of the whole one, in its order."""
+class UsedRows(nn.Embedding):
+    """An embedding whose parameter holds the rows that are used; its state is that of the whole one, in its order."""
 
-    def __init__(self, whole: nn.Embedding, named: Tensor):
-        """whole: stands in for itself again after `restore`; named: which of its rows train, (rows,), ascending."""
+    def __init__(self, whole: nn.Embedding, used: Tensor):
+        """whole: stands in for itself again after `restore`; used: which of its rows train, (rows,), ascending."""
         others = torch.ones(whole.num_embeddings, dtype=torch.bool)
-        others[named] = False
-        order = torch.cat([named, others.nonzero()[:, 0]]).to(whole.weight.device)
+        others[used] = False
+        order = torch.cat([used, others.nonzero()[:, 0]]).to(whole.weight.device)
         table = whole.weight.detach()
-        super().__init__(len(named), whole.embedding_dim, _weight=table[order[: len(named)]])
+        super().__init__(len(used), whole.embedding_dim, _weight=table[order[: len(used)]])
         self.weight.requires_grad_(whole.weight.requires_grad)
         self.train(whole.training)
         # In a list, lest it became a module of this one; meanwhile it holds the other rows.
         self.kept, self.order = [whole], order
-        whole.weight.data = table[order[len(named) :]]
+        whole.weight.data = table[order[len(used) :]]
         self.places = torch.empty_like(order)
         self.places[order] = torch.arange(len(order), device=order.device)
         # A padded place has no part in the gradient.
@@ -57,14 +57,14 @@ class Spoken(nn.Embedding):
         return torch.cat([self.weight.detach(), self.others])[self.places]
 
     def forward(self, input: Tensor) -> Tensor:
-        """The rows of some ids; while it trains, of such as are named."""
+        """The rows of some ids; while it trains, of such as are used."""
         places = self.places[input]
         if self.training:
             return functional.embedding(places, self.weight, self.padding)
-        named = len(self.weight)
-        found = functional.embedding(places.clamp(max=named - 1), self.weight)
-        other = functional.embedding((places - named).clamp(min=0), self.others)
-        return torch.where((places < named)[..., None], found, other)
+        used = len(self.weight)
+        found = functional.embedding(places.clamp(max=used - 1), self.weight)
+        other = functional.embedding((places - used).clamp(min=0), self.others)
+        return torch.where((places < used)[..., None], found, other)
 
     def restore(self) -> nn.Embedding:
         """The whole embedding again."""
@@ -73,18 +73,18 @@ class Spoken(nn.Embedding):
         return whole
 
 
-def _give(module: Spoken, state: dict[str, Any], prefix: str, _: Any) -> None:
+def _give(module: UsedRows, state: dict[str, Any], prefix: str, _: Any) -> None:
     state[f"{prefix}weight"] = module.table
 
 
-def _take(module: Spoken, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _take(module: UsedRows, state: dict[str, Any], prefix: str, *_: Any) -> None:
     if (table := state.get(f"{prefix}weight")) is not None:
-        named, others = table[module.order.to(table.device)].split([len(module.weight), len(module.others)])
+        used, others = table[module.order.to(table.device)].split([len(module.weight), len(module.others)])
         module.others.copy_(others)
-        state[f"{prefix}weight"] = named
+        state[f"{prefix}weight"] = used
 
 
-def named_by(rows: Any, always: Sequence[int]) -> np.ndarray:
+def used_by(rows: Any, always: Sequence[int]) -> np.ndarray:
     """The tokens of encoded rows, a `datasets.Dataset` with `input_ids`, and others; ascending."""
     parts = [np.asarray(always, np.int64)]
     for chunk in rows.with_format("arrow").iter(10_000):
@@ -107,18 +107,18 @@ def refusal(settled: Mapping[str, Any], *, watched: bool) -> str:
 
 
 @contextmanager
-def spoken(model: nn.Module, tokens: np.ndarray) -> Iterator[tuple[int, int]]:
+def only_used(model: nn.Module, tokens: np.ndarray) -> Iterator[tuple[int, int]]:
     """While it lasts, of an embedding that moves only the rows of these tokens train, if any are given.
 
     Gives how many train, and of how many; (0, 0) where all do, or none.
     """
-    replaced: list[tuple[nn.Module, str, Spoken]] = []
+    replaced: list[tuple[nn.Module, str, UsedRows]] = []
     for parent, name, whole in embeddings(model):
         if 0 < len(tokens) <= MOST * whole.num_embeddings and tokens[-1] < whole.num_embeddings:
-            named = torch.from_numpy(tokens)
+            used = torch.from_numpy(tokens)
             if whole.padding_idx is not None:
-                named = torch.unique(torch.cat([named, torch.tensor([whole.padding_idx])]))
-            replaced.append((parent, name, Spoken(whole, named)))
+                used = torch.unique(torch.cat([used, torch.tensor([whole.padding_idx])]))
+            replaced.append((parent, name, UsedRows(whole, used)))
     try:
         for parent, name, module in replaced:
             setattr(parent, name, module)
