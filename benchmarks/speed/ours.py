@@ -11,7 +11,7 @@ from typing import Any
 import stock
 from sides import Meter, Order, times
 
-TRIALS = ("cache", "unpad", "pictures")
+TRIALS = ("cache", "unpad", "pictures", "first token")
 """Events that end what a stage tries out before its first step."""
 
 
