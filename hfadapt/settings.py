@@ -222,7 +222,9 @@ def of_machine(values: Mapping[str, Any], *, dtype: str = "float32", workers: in
     values: the recipe's; dtype: of the weights; workers: worker processes that read rows.
     """
     found: dict[str, Any] = {"dataloader_num_workers": workers} if workers else {}
-    if dtype == "float32" and not any(name in values for name in _PRECISION) and has_bfloat16():
+    # `accelerate launch` says `no` also where nobody chose.
+    chosen = any(name in values for name in _PRECISION) or os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
+    if dtype == "float32" and not chosen and has_bfloat16():
         found["bf16"] = True
     return found
 

@@ -46,6 +46,12 @@ def test_who_chose_a_precision_has_it(tensor_cores, train):
     assert resolve(train, "accuracy", lambda _: True, of_machine(train)).items() >= train.items()
 
 
+@pytest.mark.parametrize(("launcher", "expected"), [("fp16", {}), ("fp8", {}), ("no", {"bf16": True})])
+def test_so_has_who_chose_it_with_accelerate(tensor_cores, monkeypatch, launcher, expected):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    assert of_machine({}) == expected
+
+
 def test_weights_in_half_precision_are_computed_with_as_they_are(tensor_cores, recipe):
     assert "bf16" not in hfadapt.plan(recipe({"dtype": "bfloat16"})).settled
 
