@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 
 _HEAPS = 0.6
-"""As which power of their number the tokens grow that rows name: Heaps' law, 0.4 to 0.6 in English."""
+"""As which power of their number the tokens grow that rows use: Heaps' law, 0.4 to 0.6 in English."""
 _LOOKED_AT = 1_000
+"""Rows whose tokens are counted."""
 
 
 class Kept(NamedTuple):
@@ -90,15 +91,18 @@ def unused(plan: Plan, model: nn.Module, first: Callable[[int], Rows]) -> dict[s
 
     model: the wrapped one; first: encodes so many of the training rows.
     """
-    watched = any(method.copies or method.passes for method in plan.recipe.adapt.chain)
+    watched = any(its.copies or its.passes or its.evaluates for its in plan.recipe.adapt.chain)
     if plan.data.stream or plan.recipe.task.lazy or vocabulary.refusal(plan.settled, watched=watched):
+        return {}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {names[id(its.weight)]: its for *_, its in vocabulary.embeddings(model)}
+    if not any(name in stage.speeds for name in found for stage in plan.stages):
         return {}
     rows, all_rows = first(_LOOKED_AT), len(plan.data.splits["train"])
     seen = len(vocabulary.used_by(rows.table, plan.processor.all_special_ids))
     used = round(seen * (all_rows / len(rows)) ** _HEAPS)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
-        names[id(its.weight)]: (its.num_embeddings - used) * its.embedding_dim
-        for _, _, its in vocabulary.embeddings(model)
+        name: (its.num_embeddings - used) * its.embedding_dim
+        for name, its in found.items()
         if used <= vocabulary.MOST * its.num_embeddings
     }

@@ -298,6 +298,15 @@ def cut(lengths: Iterable[int], most: int) -> list[int]:
     return sizes
 
 
+def remade(settled: Mapping[str, Any]) -> str:
+    """What else is made of the model, so that no module of it may be changed or left out; empty if nothing."""
+    if settled.get("fsdp") or settled.get("deepspeed"):
+        return "the model is divided among processes"
+    if settled.get("torch_compile") or settled.get("torch_compile_backend"):
+        return "the model is compiled"
+    return ""
+
+
 def total_steps(settled: Mapping[str, Any], rows: int, processes: int) -> int:
     """The optimizer steps of the whole training, all stages together."""
     steps = int(settled.get("max_steps", -1))

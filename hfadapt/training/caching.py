@@ -23,6 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hfadapt.errors import one_line
 from hfadapt.recipe import Cache as Options
+from hfadapt.settings import remade
 from hfadapt.training import prefix as below
 from hfadapt.training.prefix import Prefix
 from hfadapt.training.rows import PLACE, SERVED, Rows
@@ -111,10 +112,8 @@ def refusal(
     """
     if options.use == "off":
         return "the recipe wants none"
-    if settled.get("fsdp") or settled.get("deepspeed"):
-        return "the model is divided among processes"
-    if settled.get("torch_compile") or settled.get("torch_compile_backend"):
-        return "the model is compiled"
+    if says := remade(settled):
+        return says
     if elusive:
         return "training rows are mixed, or their texts drawn, anew in each epoch"
     if varies and not options.views:

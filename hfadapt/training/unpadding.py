@@ -23,6 +23,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hfadapt.errors import one_line
+from hfadapt.settings import remade
 from hfadapt.training.rows import Rows, as_rows
 
 NAME = "hfadapt_unpadded"
@@ -245,10 +246,8 @@ def refusal(use: str, settled: Mapping[str, Any]) -> str:
     """
     if use == "off":
         return "the recipe says so"
-    if settled.get("fsdp") or settled.get("deepspeed"):
-        return "the model is divided among processes"
-    if settled.get("torch_compile") or settled.get("torch_compile_backend"):
-        return "the model is compiled"
+    if says := remade(settled):
+        return says
     if settled.get("activation_checkpointing"):
         return "activations are computed again for the gradient"
     return ""
