@@ -108,6 +108,9 @@ def test_answers_and_states_are_those_of_the_whole(backbone: Any, kind: str) -> 
         for parameter in model.parameters():
             parameter.add_(1.0)
         assert not torch.equal(model(**anything).logits, expected)
+        words = words_of(model)
+        model.load_state_dict({**state, words: state[words] + 1})
+        assert torch.equal(model.state_dict()[words], state[words] + 1)
         assert model.load_state_dict(state).missing_keys == []
         assert torch.equal(model(**anything).logits, expected)
     assert all(torch.equal(tensor, state[n]) for n, tensor in model.state_dict().items())
