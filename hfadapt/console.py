@@ -63,6 +63,11 @@ class Console:
         if event["serves"]:
             self.line(f"            {event['says']}")
 
+    def on_painting(self, event: Mapping[str, Any]) -> None:
+        """Where augmentation is done."""
+        if event["serves"]:
+            self.line(f"            pictures are augmented on the device: {event['says']}")
+
     def on_pictures(self, event: Mapping[str, Any]) -> None:
         """Whether the pictures of a split are decoded once."""
         if event["keeps"]:

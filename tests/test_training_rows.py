@@ -62,6 +62,20 @@ def test_a_short_batch_stays_last():
     assert [len(b) for b in batches] == [8, 8, 5]
 
 
+@given(each=st.integers(1, 6), processes=st.integers(2, 4), accumulated=st.integers(1, 2), size=st.integers(1, 120))
+def test_processes_get_texts_of_the_same_lengths(each, processes, accumulated, size):
+    """Of the rows that all read at once, dealt out as Accelerate does it."""
+    some, together = rows(size), each * processes
+    given = {"batch": together * accumulated, "together": together}
+    alone, dealt = (order(some, processes=number, **given).visit(0) for number in (1, processes))
+    for start in range(0, size, together):
+        one, both = (visited[start : start + together] for visited in (alone, dealt))
+        assert sorted(one) == sorted(both)
+        if len(both) == together:
+            lengths = some.lengths[both].reshape(processes, each)
+            assert np.ptp(lengths.sum(1)) <= np.ptp(lengths), "as close as the lengths allow"
+
+
 @pytest.mark.parametrize("width", [0, 2])
 def test_a_ghost_is_its_row_with_an_ignored_target(width):
     some = rows(5, width)

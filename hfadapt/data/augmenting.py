@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 NAMES = ("crop", "flip", "rotate", "colour", "rand_augment", "trivial_augment", "erasing", "mixup", "cutmix")
 BETWEEN = Image.Resampling.BILINEAR
 _TOGETHER = 1 << 15
-"""Pixels that one call of kornia changes; pictures of which no two have so few are changed one by one.
+"""Pixels that one call of kornia changes on a CPU; pictures of which no two have so few are changed one by one.
 
 More would leave the processor's cache and take no less time. And torch divides the sum over a larger picture among its
 threads, where it is alone in a call: the mean brightness, about which contrast changes, would depend on its company.
@@ -56,10 +56,30 @@ class Augmenter:
 
         Uncropped pictures of more than twice the model's size are halved, and halved again, before all else.
         """
+        moved, seeds = self.moved(pictures, draws)
+        return self._through_kornia(moved, seeds) if seeds else moved
+
+    def moved(
+        self, pictures: Iterable[Image.Image], draws: Sequence[np.random.Generator]
+    ) -> tuple[list[Image.Image], list[int]]:
+        """What Pillow does to pictures, and for each a seed of what `painted` does next; none if that is nothing."""
         moved = [self._moved(picture, draw) for picture, draw in zip(pictures, draws, strict=True)]
-        if not any(self.options[name] for name in ("colour", "rand_augment", "trivial_augment", "erasing")):
-            return moved
-        return self._through_kornia(moved, [int(draw.integers(1 << 62)) for draw in draws])
+        return moved, [int(draw.integers(1 << 62)) for draw in draws] if self.paints else []
+
+    @property
+    def paints(self) -> bool:
+        """Whether kornia has anything to do."""
+        return any(self.options[name] for name in ("colour", "rand_augment", "trivial_augment", "erasing"))
+
+    def painted(self, pixels: Sequence[Any], seeds: Sequence[int], together: int = _TOGETHER) -> list[Any]:
+        """What kornia does, where the pixels lie: uint8 (3, height, width) each, both sides above 2.
+
+        together: the pixels of one call.
+        """
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            return self._changed(pixels, seeds, together)
 
     def _moved(self, picture: Image.Image, random: np.random.Generator) -> Image.Image:
         if self.options["crop"]:
@@ -83,24 +103,23 @@ class Augmenter:
         with torch.random.fork_rng(devices=[]):
             # Large ones one after the other, so that no two of them lie there as floats.
             for places in (small, *large):
-                made = self._changed([pictures[i] for i in places], [seeds[i] for i in places])
-                for i, picture in zip(places, made, strict=True):
-                    found[i] = picture
+                pixels = [torch.from_numpy(np.array(pictures[i])).permute(2, 0, 1) for i in places]
+                made = self._changed(pixels, [seeds[i] for i in places], _TOGETHER)
+                for i, one in zip(places, made, strict=True):
+                    found[i] = Image.fromarray(one.permute(1, 2, 0).numpy())
         return found
 
-    def _changed(self, pictures: list[Image.Image], seeds: list[int]) -> list[Image.Image]:
+    def _changed(self, pixels: Sequence[Any], seeds: Sequence[int], together: int) -> list[Any]:
         import torch
 
-        pixels = [torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255 for picture in pictures]
-        drawn = []
-        for one, seed in zip(pixels, seeds, strict=True):
+        shares, drawn = [one / 255 for one in pixels], []
+        for one, seed in zip(shares, seeds, strict=True):
             # Not torch.manual_seed, which would seed every accelerator as well.
             torch.default_generator.manual_seed(seed)
-            drawn.append([step for its in self._operations for step in _steps(its, one.shape)])
+            drawn.append([step for its in self._operations for step in _steps(its, one.shape, together)])
         for steps in zip(*drawn, strict=True):
-            _take(steps, pixels)
-        made = [one.clamp(0, 1).mul_(255).round_().byte().permute(1, 2, 0) for one in pixels]
-        return [Image.fromarray(one.numpy()) for one in made]
+            _take(steps, shares, together)
+        return [one.clamp(0, 1).mul_(255).round_().byte() for one in shares]
 
     @cached_property
     def _operations(self) -> list[Any]:
@@ -228,9 +247,9 @@ def _policy(share: float) -> list[list[tuple[str, float, float]]]:
     return [[operation] for operation in [*others, *fades, *((name, -most, most) for name, most in moves)]]
 
 
-def _most(size: Sequence[int]) -> int:
+def _most(size: Sequence[int], together: int = _TOGETHER) -> int:
     """How many pictures of a size one call of kornia changes."""
-    return max(1, _TOGETHER // math.prod(size))
+    return max(1, together // math.prod(size))
 
 
 class _Step(NamedTuple):
@@ -244,7 +263,7 @@ class _Step(NamedTuple):
     """What the operation drew, for a batch of one."""
 
 
-def _steps(operation: Any, shape: Sequence[int]) -> list[_Step]:
+def _steps(operation: Any, shape: Sequence[int], together: int = _TOGETHER) -> list[_Step]:
     """What an operation of kornia draws for a picture of a shape, (channels, height, width)."""
     import torch
 
@@ -252,13 +271,13 @@ def _steps(operation: Any, shape: Sequence[int]) -> list[_Step]:
     if isinstance(drawn, list):
         # A policy has chosen one of its operations.
         return [_Step(drawn[0].name, operation, drawn)]
-    if "order" in drawn and _most(shape[1:]) > 1:
+    if "order" in drawn and _most(shape[1:], together) > 1:
         # ColorJitter has one order for all pictures of a call: here it adjusts one thing a call.
         return [_Step(one, operation, drawn | {"order": torch.tensor([one])}) for one in drawn["order"].tolist()]
     return [_Step(None, operation, drawn)]
 
 
-def _take(steps: Sequence[_Step], pixels: list[Any]) -> None:
+def _take(steps: Sequence[_Step], pixels: list[Any], together: int = _TOGETHER) -> None:
     """Replace pixels, (channels, height, width) each, by what a step of each makes of them."""
     import torch
 
@@ -266,7 +285,7 @@ def _take(steps: Sequence[_Step], pixels: list[Any]) -> None:
     for i, (step, one) in enumerate(zip(steps, pixels, strict=True)):
         alike[step.kind, one.shape].append(i)
     for (_, (_, *size)), places in alike.items():
-        most = _most(size)
+        most = _most(size, together)
         for start in range(0, len(places), most):
             part = places[start : start + most]
             drawn = _together([steps[i].drawn for i in part])

@@ -81,10 +81,27 @@ class PictureTask(Task):
         """
         return _working_side(self.augment.crop, _size(processor)) if self.augments else None
 
+    def augmenter(self, processor: Any) -> Augmenter:
+        """What varies the training pictures."""
+        return _augmenter(self.augment, _size(processor))
+
     def vary(self, rows: Columns, processor: Any, draws: Sequence[np.random.Generator]) -> Columns:
         """The rows with augmented pictures."""
-        augmenter, side = _augmenter(self.augment, _size(processor)), self.working_side(processor)
-        return {**rows, "image": augmenter((opened(cell, side) for cell in rows["image"]), draws)}
+        side = self.working_side(processor)
+        return {**rows, "image": self.augmenter(processor)((opened(cell, side) for cell in rows["image"]), draws)}
+
+    def begin_to_vary(
+        self, rows: Columns, processor: Any, draws: Sequence[np.random.Generator]
+    ) -> tuple[Columns, list[int]]:
+        """`vary` up to where kornia has its turn: cropped pictures as bytes, (3, height, width), and a seed for each.
+
+        What is encoded has these bytes in place of what the processor makes of them.
+        """
+        import numpy as np
+
+        side = self.working_side(processor)
+        moved, seeds = self.augmenter(processor).moved((opened(cell, side) for cell in rows["image"]), draws)
+        return {**rows, "image": [np.ascontiguousarray(np.asarray(one).transpose(2, 0, 1)) for one in moved]}, seeds
 
 
 def image_processor(source: Source) -> Any:

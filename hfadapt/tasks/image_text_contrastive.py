@@ -122,7 +122,17 @@ class ImageTextContrastive(_pictures.PictureTask):
 
     def vary(self, rows: Columns, processor: Any, draws: Sequence[np.random.Generator]) -> Columns:
         """The rows with augmented pictures, and with drawn templates where the captions are made of the classes."""
-        rows = super().vary(rows, processor, draws) if self.augments else rows
+        return self._prompts(super().vary(rows, processor, draws) if self.augments else rows, draws)
+
+    def begin_to_vary(
+        self, rows: Columns, processor: Any, draws: Sequence[np.random.Generator]
+    ) -> tuple[Columns, list[int]]:
+        """The same, up to where kornia has its turn."""
+        begun, seeds = super().begin_to_vary(rows, processor, draws)
+        return self._prompts(begun, draws), seeds
+
+    def _prompts(self, rows: Columns, draws: Sequence[np.random.Generator]) -> Columns:
+        """The rows with drawn templates where the captions are made of the classes."""
         if not self.prompted or "text" not in rows:
             return rows
         before, _, after = self.templates[0].partition("{}")

@@ -260,8 +260,8 @@ def _pays(
     cost, pays = size / _BYTES_PER_SECOND, False
     for _ in range(3):
         with torch.no_grad():
-            whole = min(whole, _seconds(lambda: prefix.model(**batch)))
-            rest = min(rest, _seconds(lambda: _replayed(prefix, batch, values, rows, length)))
+            whole = min(whole, seconds(lambda: prefix.model(**batch)))
+            rest = min(rest, seconds(lambda: _replayed(prefix, batch, values, rows, length)))
         saved = (whole - rest) / rows
         pays = saved * (visits - 1) > cost * visits
         if saved * (visits - 1) > _CLEARLY * cost * visits and rest * _CLEARLY < whole:
@@ -270,7 +270,7 @@ def _pays(
     return pays, says
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def seconds(run: Callable[[], object]) -> float:
     """What it takes."""
     began = time.perf_counter()
     run()

@@ -15,11 +15,14 @@ from torch.utils.data import Dataset, Sampler
 from hfadapt.data.labels import Labels
 from hfadapt.kind import IGNORED
 from hfadapt.settings import cut
-from hfadapt.tasks.base import Task
+from hfadapt.tasks._pictures import PictureTask
+from hfadapt.tasks.base import Columns, Task
 
 PLACE, SERVED = "_place", "_served"
 """What a row of a cached stage says of itself: its place in the cache, and whether its inputs were left out because all
 rows of its batch are there."""
+SEED = "_seed"
+"""Of what is still to be done to a row's picture, where the device does it."""
 _CHUNK = 50
 """How many batches are sorted by length together; upstream's LengthGroupedSampler uses the same."""
 
@@ -109,6 +112,8 @@ class Visits:
     trains: bool = False
     pictures: Callable[[Any, Sequence[int]], list[Any]] | None = None
     """Gives the pictures of some rows of the table where they are kept decoded; see `training.pictures`."""
+    begins: bool = False
+    """Whether pictures are varied in part only; see `training.painting`."""
 
     @property
     def changes(self) -> bool:
@@ -140,7 +145,7 @@ class Visits:
     def black(self) -> Any:
         """Stands for a picture that nobody looks at; models ask for the size of what they are given."""
         (row,) = self._encoded([(0, 0)], part=0)
-        return np.zeros_like(row["pixel_values"])
+        return np.zeros_like(row["pixel_values"], dtype=np.float32)
 
     def _encoded(self, places: Sequence[tuple[int, int]], part: int) -> list[dict[str, Any]]:
         which = [row for _, row in places]
@@ -148,10 +153,14 @@ class Visits:
         if self.pictures:
             columns["image"] = self.pictures(self.table, which)
         targets = columns.pop("labels", None)
-        varied = self.trains and self.task.varies
-        inputs = self.task.vary(columns, self.processor, self._draws(places, part)) if varied else columns
-        encoded = self.task.encode(inputs, self.processor)
-        return as_rows(encoded if targets is None else {**encoded, "labels": targets})
+        more = {} if targets is None else {"labels": targets}
+        inputs: Columns = columns
+        if self.begins:
+            assert isinstance(self.task, PictureTask)
+            inputs, more[SEED] = self.task.begin_to_vary(columns, self.processor, self._draws(places, part))
+        elif self.trains and self.task.varies:
+            inputs = self.task.vary(columns, self.processor, self._draws(places, part))
+        return as_rows({**self.task.encode(inputs, self.processor), **more})
 
     def _draws(self, places: Sequence[tuple[int, int]], part: int) -> list[np.random.Generator]:
         return [np.random.default_rng([self.seed, epoch, row, part]) for epoch, row in places]
@@ -183,15 +192,17 @@ class Order(Sampler[int]):
         together: int,
         seed: int,
         epoch: Callable[[], int],
+        processes: int = 1,
         weights: np.ndarray | None = None,
         earlier: int = 0,
     ):
         """strategy: a `train_sampling_strategy`; batch: rows of an optimizer step over all processes;
-        together: rows that all processes read at once, of which an epoch is made a multiple;
+        together: rows that all processes read at once, of which an epoch is made a multiple; processes: how many;
         epoch: tells the number of the epoch that begins; weights: chances of the rows, (rows,);
         earlier: epochs of earlier stages, so that rows that vary do not repeat themselves."""
         self.rows, self.strategy, self.batch, self.together = rows, strategy, batch, together
         self.seed, self.epoch, self.weights, self.earlier = seed, epoch, weights, earlier
+        self.processes = processes
 
     def __len__(self) -> int:
         return math.ceil(len(self.rows) / self.together) * self.together
@@ -229,7 +240,21 @@ class Order(Sampler[int]):
         batches = np.split(order, range(self.batch, len(order), self.batch))
         whole = [i for i, part in enumerate(batches) if len(part) == self.batch]
         rest = [part for part in batches if len(part) < self.batch]
-        return np.concatenate([batches[i] for i in generator.permutation(whole)] + rest) if whole else order
+        order = np.concatenate([batches[i] for i in generator.permutation(whole)] + rest) if whole else order
+        return self._dealt(order)
+
+    def _dealt(self, order: np.ndarray) -> np.ndarray:
+        """Each process gets texts as long as the others', for at every step they wait for one another.
+
+        Of the rows that all read at once, the longest first, the first process would read the first of them.
+        """
+        if self.processes == 1:
+            return order
+        turns = np.arange(self.together).reshape(-1, self.processes)
+        turns[1::2] = turns[1::2, ::-1]
+        whole = len(order) // self.together * self.together
+        dealt = order[:whole].reshape(-1, self.together)[:, turns.T.reshape(-1)]
+        return np.concatenate([dealt.reshape(-1), order[whole:]])
 
 
 class ByLength(Dataset[dict[str, Any]]):

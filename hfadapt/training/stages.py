@@ -22,7 +22,7 @@ from hfadapt.errors import HfadaptError
 from hfadapt.methods.base import Companion, Stage, Term
 from hfadapt.recipe import Cache as Options
 from hfadapt.settings import BATCHES, MAX_TOKENS, NOT_THEIRS, steps_per_epoch
-from hfadapt.training import checkpoints, pictures, unpadding, vocabulary
+from hfadapt.training import checkpoints, painting, pictures, unpadding, vocabulary
 from hfadapt.training.accompanying import Company
 from hfadapt.training.caching import STREAMED, Cache, open_cache, refusal, samples
 from hfadapt.training.freezing import only
@@ -162,17 +162,21 @@ def _run(
     watch = Watch(journal, now.stage.name, now.earlier, training.steps, training.loss.task.constrain)
     callbacks = [company, *([cache] if cache else []), watch]
     trainer = _trainer(model, now, training, callbacks, moments, terms)
-    if cache:
-        trainer.cache, trainer.data_collator = cache, Collate(training.collator)
+    trainer.cache = cache
     pictures.keep(_decoded(now, training, cache), training.cache, journal, now.stage.name)
     with (
         _leading(model, now, training, terms) as cut,
         _unpadding(model, now, training, cut) as (serves, says),
+        painting.painting(training.train, now.arguments.device, now.arguments.dataloader_num_workers) as (painter, why),
     ):
         if cut:
             journal("first token", stage=now.stage.name, blocks=cut)
         if says:
             journal("unpad", stage=now.stage.name, serves=serves, says=says)
+        if why:
+            journal("painting", stage=now.stage.name, serves=painter is not None, says=why)
+        collate = painting.Collate(training.collator) if painter else training.collator
+        trainer.painter, trainer.data_collator = painter, Collate(collate) if cache else collate
         trainer.train(resume_from_checkpoint=str(now.checkpoint) if now.checkpoint else None)
     company.end()
     training.loss.task.constrain(model)

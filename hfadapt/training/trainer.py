@@ -27,6 +27,7 @@ from hfadapt.scoring.tally import Tally
 from hfadapt.tasks.base import Task
 from hfadapt.training.caching import Cache
 from hfadapt.training.gathering import gathered
+from hfadapt.training.painting import Painter
 from hfadapt.training.rows import ByLength, Order, Rows, TokenBatches
 from hfadapt.training.streaming import StreamedRows
 
@@ -240,8 +241,12 @@ class StageTrainer(ExactTrainer):
         self.moments, self.earlier, self.drop_last = dict(moments or {}), earlier, drop_last
         self.tokens, self.batches = tokens, batches
         self.optimizer: torch.optim.Optimizer | None
+        self.painter: Painter | None = None
         super().__init__(args=args, **rest)
         self.exact.terms = terms
+        if self.accelerator.ddp_handler:
+            # Gradients lie where they are exchanged from, and are not copied to and fro.
+            self.accelerator.ddp_handler.gradient_as_bucket_view = True
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Groups by speed and weight decay; Adam's moments go on where an earlier stage left them."""
@@ -284,6 +289,17 @@ class StageTrainer(ExactTrainer):
             kept = {n: tensor.contiguous() for n, tensor in model.state_dict().items() if n in known - still}
             save_file(kept, folder / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any) -> Tensor:
+        """Pictures that are still to be finished are, in full precision, before the model is called with them."""
+        if self.painter:
+            self.painter(inputs)
+        return super().training_step(model, inputs, *rest)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: Trainer's count takes frozen, kept and padded parts for computed ones, and goes through all
+        modules at every step to get it."""
+        return 0
+
     def moments_by_name(self) -> dict[str, dict[str, Any]]:
         """The optimizer's state of every parameter that this or an earlier stage moved."""
         state = self.optimizer.state if self.optimizer is not None else {}
@@ -306,6 +322,7 @@ class StageTrainer(ExactTrainer):
             seed=self.order_seed,
             # Upstream's set_epoch does not reach a sampler behind a resumed, sharded loader.
             epoch=lambda: int(self.state.epoch or 0),
+            processes=arguments.world_size,
             weights=self.chances,
             earlier=self.earlier,
         )
