@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import ERROR, getLogger
 from typing import Any
 
 
@@ -19,6 +20,10 @@ def quiet() -> Iterator[None]:
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     data_level, data_bars = datasets.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()
     hub_bars = hub.are_progress_bars_disabled()
+    traced = getLogger("torch.fx._symbolic_trace")
+    traced_level = traced.level
+    # What it says when nested tensors are first used is for those who trace.
+    traced.setLevel(ERROR)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     datasets.logging.set_verbosity_error()
@@ -28,8 +33,11 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # peft asks transformers under a name that transformers has since deprecated.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+            # Of torch's nested tensors, whose answers are compared before they are relied on.
+            warnings.filterwarnings("ignore", message="The PyTorch API of nested tensors is in prototype stage")
             yield
     finally:
+        traced.setLevel(traced_level)
         logging.set_verbosity(level)
         datasets.logging.set_verbosity(data_level)
         if bars:

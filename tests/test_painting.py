@@ -19,7 +19,7 @@ from hfadapt.data.labels import Labels
 from hfadapt.recipe import Recipe
 from hfadapt.tasks.image_classification import ImageClassification
 from hfadapt.training import painting
-from hfadapt.training.rows import SEED, Rows, Visits
+from hfadapt.training.rows import LENGTHS, SEED, Collate, Rows, Visits
 
 AUGMENT = {"crop": 0.5, "flip": "horizontal", "colour": 0.4, "trivial_augment": True, "erasing": 0.3}
 PAINTS = [{"colour": 0.4}, {"rand_augment": 9}, {"trivial_augment": True}, {"erasing": 1.0}, {**AUGMENT, "crop": None}]
@@ -77,7 +77,7 @@ def test_rows_that_are_finished_on_the_device_are_those_that_were_made_without(b
     rows = made(backbone, **AUGMENT)
     places = [(epoch, row) for epoch in range(4) for row in range(6)]
     goal = np.stack([row["pixel_values"] for row in rows.visit(places)])
-    collate = painting.Collate(rows.visit.task.collator(rows.visit.processor))
+    collate = Collate(rows.visit.task.collator(rows.visit.processor))
     with Elsewhere(), painting.painting(rows, DEVICE, workers=2) as (painter, says):
         assert painter, says
         assert says == "166.67 ms a picture after the crop, for which 2 processes that read take 333.33"
@@ -85,7 +85,7 @@ def test_rows_that_are_finished_on_the_device_are_those_that_were_made_without(b
         assert batch["pixel_values"].dtype == torch.uint8 and len(set(batch[SEED])) == len(places)
         inputs = {**batch, "pixel_values": batch["pixel_values"].to(DEVICE)}
         painter(inputs)
-        assert inputs.keys() == {"pixel_values", "labels"} and inputs["pixel_values"].device == DEVICE
+        assert inputs.keys() == {"pixel_values", "labels", LENGTHS} and inputs["pixel_values"].device == DEVICE
         assert np.array_equal(inputs["pixel_values"].cpu().numpy(), goal)
         untouched = {"pixel_values": torch.zeros(1)}
         painter(untouched)

@@ -19,8 +19,9 @@ from hfadapt.noise import quiet
 from hfadapt.recipe import Recipe
 from hfadapt.tasks.text_classification import TextClassification
 from hfadapt.training import prefix as below
+from hfadapt.training.packing import Packed
 from hfadapt.training.rows import Rows
-from hfadapt.training.unpadding import FULLEST, Packed, refusal, unpadded
+from hfadapt.training.unpadding import FULLEST, refusal, unpadded
 
 __all__ = ["dry"]
 

@@ -60,10 +60,9 @@ class Cache(TrainerCallback):
     @contextmanager
     def around(self, inputs: dict[str, Any]) -> Iterator[None]:
         """While the model is called with the inputs, from which what concerns the cache is taken out."""
-        places, served = inputs.pop(PLACE), inputs.pop(SERVED)
-        places = places.cpu().numpy()
+        places, served = np.asarray(inputs.pop(PLACE)), inputs.pop(SERVED)
         length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
-        if bool(served.all()):
+        if all(served):
             wanted = [length if leaf.along and not leaf.first else None for _, leaf in self.leaves]
             found = self.store.read(places, wanted)
             values = {
@@ -219,7 +218,7 @@ def samples(rows: Rows, collate: Any, device: torch.device) -> tuple[list[dict[s
 
     def batch(which: Sequence[int]) -> dict[str, Tensor]:
         made = collate(rows.__getitems__(list(which)))
-        return {name: tensor.to(device) for name, tensor in made.items() if name != "labels"}
+        return {name: tensor.to(device) for name, tensor in made.items() if name not in ("labels", PLACE, SERVED)}
 
     if rows.lengths is None and "input_ids" not in (pair := batch([looked[0], looked[-1]])):
         return [pair, batch([looked[-1]]), batch([looked[-1], looked[0]])], [1, 0]

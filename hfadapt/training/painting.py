@@ -52,21 +52,6 @@ class Painter:
         return self.levels[channels, pixels.int()]
 
 
-class Collate:
-    """Collates rows whose pictures are bytes, beside the seeds of what is to be done to them.
-
-    A class rather than a closure, so that worker processes that are spawned can pickle it.
-    """
-
-    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]):
-        self.collate = collate
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        seeds = [row.pop(SEED) for row in rows if SEED in row]
-        # As a list it stays where the draws are made.
-        return self.collate(rows) | ({SEED: seeds} if seeds else {})
-
-
 def refusal(visit: Visits | None, device: torch.device) -> str | None:
     """Why rows are not finished on a device, as far as is known before it is tried; None where there is no question."""
     if visit is None or not visit.trains or not isinstance(visit.task, PictureTask) or device.type == "cpu":

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from hfadapt.data.labels import Labels
@@ -18,11 +19,10 @@ from hfadapt.settings import cut
 from hfadapt.tasks._pictures import PictureTask
 from hfadapt.tasks.base import Columns, Task
 
-PLACE, SERVED = "_place", "_served"
-"""What a row of a cached stage says of itself: its place in the cache, and whether its inputs were left out because all
-rows of its batch are there."""
-SEED = "_seed"
-"""Of what is still to be done to a row's picture, where the device does it."""
+PLACE, SERVED, SEED, LENGTHS = "_place", "_served", "_seed", "_lengths"
+"""What a batch says of its rows, not to the model: the place of each in the cache, and whether its inputs were left
+out because all rows of its batch are there; of what is still to be done to its picture where the device does it; and
+how long it is, where padding comes after it."""
 _CHUNK = 50
 """How many batches are sorted by length together; upstream's LengthGroupedSampler uses the same."""
 
@@ -357,15 +357,25 @@ def balanced(targets: np.ndarray) -> np.ndarray:
 
 
 class Collate:
-    """Collates the rows of a cached stage, and says which they are.
+    """Collates rows, with what the batch says of them beside it.
 
-    A class rather than a closure, so that worker processes that are spawned can pickle it.
+    That is numbers of Python's, which stay with the process: to read them from a device would be to wait for it. A
+    class rather than a closure, so that worker processes that are spawned can pickle it.
     """
 
     def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]):
         self.collate = collate
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        places = [row.pop(PLACE, -1) for row in rows]
-        served = [row.pop(SERVED, False) for row in rows]
-        return self.collate(rows) | {PLACE: torch.tensor(places), SERVED: torch.tensor(served)}
+        beside = {name: [row.pop(name) for row in rows] for name in (PLACE, SERVED, SEED) if name in rows[0]}
+        batch = self.collate(rows)
+        return batch | beside | {LENGTHS: ends(batch.get("attention_mask"))}
+
+
+def ends(mask: Tensor | None) -> list[int] | None:
+    """How long the rows of a mask, (rows, length), are; None where they are not padded at their ends alone."""
+    if mask is None or mask.ndim != 2:
+        return None
+    here = mask.detach().to("cpu", torch.bool)
+    counts = here.sum(1)
+    return counts.tolist() if torch.equal(here, torch.arange(here.shape[1]) < counts[:, None]) else None

@@ -166,7 +166,7 @@ def _run(
     pictures.keep(_decoded(now, training, cache), training.cache, journal, now.stage.name)
     with (
         _leading(model, now, training, terms) as cut,
-        _unpadding(model, now, training, cut) as (serves, says),
+        _unpadding(model, now, training, cut, trainer.accelerator.autocast) as (serves, says),
         painting.painting(training.train, now.arguments.device, now.arguments.dataloader_num_workers) as (painter, why),
     ):
         if cut:
@@ -175,8 +175,7 @@ def _run(
             journal("unpad", stage=now.stage.name, serves=serves, says=says)
         if why:
             journal("painting", stage=now.stage.name, serves=painter is not None, says=why)
-        collate = painting.Collate(training.collator) if painter else training.collator
-        trainer.painter, trainer.data_collator = painter, Collate(collate) if cache else collate
+        trainer.painter = painter
         trainer.train(resume_from_checkpoint=str(now.checkpoint) if now.checkpoint else None)
     company.end()
     training.loss.task.constrain(model)
@@ -254,10 +253,10 @@ def _leading(
 
 
 def _unpadding(
-    model: nn.Module, now: _Now, training: Training, cut: Sequence[str]
+    model: nn.Module, now: _Now, training: Training, cut: Sequence[str], autocast: Any
 ) -> AbstractContextManager[tuple[bool, str]]:
     """While it lasts, the blocks of a text model compute tokens only, where that changes nothing; cut: those that
-    compute a position only."""
+    compute a position only; autocast: the precision of the training."""
     rows = training.validation
     if not training.blocks or rows.lengths is None:
         return nullcontext((False, ""))
@@ -270,6 +269,7 @@ def _unpadding(
         training.collator,
         reads=training.loss.task.reads,
         use=training.unpad,
+        autocast=autocast,
     )
 
 
@@ -373,7 +373,7 @@ def _trainer(
         terms=terms,
         train_dataset=training.train,
         eval_dataset=training.validation,
-        data_collator=training.collator,
+        data_collator=Collate(training.collator),
         compute_metrics=StreamedScores(
             training.loss.on(model), partial(training.tally, model), str(training.settled["metric_for_best_model"])
         ),

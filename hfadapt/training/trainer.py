@@ -27,8 +27,9 @@ from hfadapt.scoring.tally import Tally
 from hfadapt.tasks.base import Task
 from hfadapt.training.caching import Cache
 from hfadapt.training.gathering import gathered
+from hfadapt.training.packing import of_lengths
 from hfadapt.training.painting import Painter
-from hfadapt.training.rows import ByLength, Order, Rows, TokenBatches
+from hfadapt.training.rows import LENGTHS, ByLength, Order, Rows, TokenBatches
 from hfadapt.training.streaming import StreamedRows
 
 _UNDECAYED = re.compile(
@@ -196,9 +197,10 @@ class ExactTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss, and perhaps the outputs that the task reads, in its order."""
+        lengths = inputs.pop(LENGTHS, None)
         shown = {name: value for name, value in inputs.items() if name != "labels"}
         self.exact.inputs = shown if self.exact.terms and model.training else None
-        with self.cache.around(inputs) if self.cache else nullcontext():
+        with of_lengths(lengths), self.cache.around(inputs) if self.cache else nullcontext():
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         kept = {name: outputs[name] for name in self.exact.task.reads}
         return (loss, kept) if return_outputs else loss
