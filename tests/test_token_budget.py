@@ -116,7 +116,7 @@ def steps(dry, few, tmp_path_factory):
 
     def spy(self, model, inputs, *rest):
         before = {name: its.clone() for name, its in model.state_dict().items()}
-        given = {name: its.clone() for name, its in inputs.items()}
+        given = {name: its.clone() for name, its in inputs.items() if isinstance(its, torch.Tensor)}
         loss = train(self, model, inputs, *rest)
         gradients = {n: p.grad.clone() for n, p in model.named_parameters()}
         for name, module in model.named_modules():

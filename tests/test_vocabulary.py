@@ -210,6 +210,9 @@ def test_a_run_ends_with_the_weights_of_training_all_rows(recipe, tmp_path, monk
         hfadapt.plan(recipe(method)).stages
     )
     assert all(("occur in training rows" in event["says"]) == event["serves"] for event in events)
+    card = (run.path / "README.md").read_text(encoding="utf-8")
+    told = [f" Of its embeddings of tokens, {event['says']}; the others" for event in events if event["serves"]]
+    assert ("Of its embeddings" in card) == bool(told) and all(sentence in card for sentence in told)
     monkeypatch.setattr(vocabulary, "refusal", lambda *_, **__: "the test says so")
     whole = hfadapt.adapt(hfadapt.plan(recipe(method, weight_decay=0.0)), tmp_path / "whole")
     assert not any(event["serves"] for event in logged(whole))

@@ -19,9 +19,9 @@ def section(
 ) -> list[str]:
     """The lines of the section.
 
-    cost: `train_seconds`, `peak_memory_bytes`, `steps` and perhaps `processes` and `hardware`; tried: the weights
-    that the method chose among after training; drawn: whether there is a picture of the training; merged: whether
-    there is an adapter beside the model.
+    cost: `train_seconds`, `peak_memory_bytes`, `steps` and perhaps `processes`, `hardware` and `used`, see
+    `history.used`; tried: the weights that the method chose among after training; drawn: whether there is a picture
+    of the training; merged: whether there is an adapter beside the model.
     """
     method = plan.recipe.adapt
     inner = "".join(f" What moves inside it: `{its.name}`." for its in method.chain[1:])
@@ -76,7 +76,9 @@ def _spent(plan: Plan, cost: Mapping[str, Any]) -> list[str]:
     share = f"{size(most)} of {size(plan.parameters)} parameters moved" + (" at most" if len(plan.stages) > 1 else "")
     where = f" on {cost['hardware']}" if cost.get("hardware") else ""
     memory = f"{cost['peak_memory_bytes'] / 2**30:.1f} GiB at the peak"
-    return [f"{share}, in {plan.steps:,} steps and {span(cost['train_seconds'])}{where}, with {memory}."]
+    used = cost.get("used", "")
+    others = f" Of its embeddings of tokens, {used}; the others stayed as they were." if used else ""
+    return [f"{share}, in {plan.steps:,} steps and {span(cost['train_seconds'])}{where}, with {memory}.{others}"]
 
 
 def _chosen(tried: Sequence[Mapping[str, float]]) -> list[str]:

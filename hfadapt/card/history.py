@@ -37,6 +37,13 @@ def course(plan: Plan, log: Path) -> Course:
     return Course(sorted(losses.items()), judged_losses, scores, metric, ends, _kept(plan, scores, ends))
 
 
+def used(plan: Plan, log: Path) -> str:
+    """How many embeddings of tokens trained, where that was not all of those that the plan let move; else empty."""
+    names = {stage.name for stage in plan.stages}
+    told = (event for event in _events(log) if event["event"] == "vocabulary" and event["stage"] in names)
+    return next((event["says"] for event in told if event["serves"]), "")
+
+
 def _kept(plan: Plan, scores: list[tuple[int, float]], ends: list[tuple[str, int]]) -> list[tuple[int, float]]:
     """The best score of each stage, where the checkpoint with it is what went on."""
     if not plan.settled.get("load_best_model_at_end"):

@@ -35,7 +35,8 @@ def write_card(
         Run(run.path / EVAL_RESULTS).write(name, content)
     # Not the worst mistakes: what is in the pictures may be nobody's business.
     beside = [name for name in (TRAINING, CONFUSION, ADAPTER) if (run.path / name).exists()]
-    run.write("README.md", text(plan, judged, baselines, {**cost, **_machine()}, tried, beside=beside))
+    cost = {**cost, **_machine(), "used": history.used(plan, run.path / "log.jsonl")}
+    run.write("README.md", text(plan, judged, baselines, cost, tried, beside=beside))
 
 
 def _machine() -> dict[str, Any]:
