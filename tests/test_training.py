@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import shutil
@@ -100,6 +101,20 @@ KINDS = {
     "regression": {"data": {"label": "stars"}, "task": {"type": "text-classification", "problem_type": "regression"}},
     "weighted": {"task": {"type": "text-classification", "loss": {"class_weights": {"good": 3.0}, "focal": 2.0}}},
 }
+
+
+def test_the_garbage_collector_passes_over_what_was_there_before(dry, toy, tmp_path):
+    gc.unfreeze()
+    seen = []
+    made = hfadapt.plan(recipe(dry, toy, train={"max_steps": 1}))
+    hfadapt.adapt(made, tmp_path / "one", listener=lambda event: seen.append((event["event"], gc.get_freeze_count())))
+    assert dict(seen)["step"] > 100_000 and dict(seen)["end"] == 0 == gc.get_freeze_count()
+    gc.freeze()
+    try:
+        hfadapt.adapt(made, tmp_path / "two")
+        assert gc.get_freeze_count(), "who froze something else keeps it"
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize("kind", KINDS)
