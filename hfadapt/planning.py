@@ -156,8 +156,10 @@ def _settled(recipe: Recipe, data: Loaded, processes: int) -> dict[str, Any]:
     given = {**(_STREAMED if data.stream else {}), **recipe.train, **recipe.adapt.arguments}
     ahead = recipe.task.lazy and not data.stream and torch.accelerator.is_available()
     workers = settings.workers(processes) if ahead else 0
-    machine = settings.of_machine(given, dtype=recipe.model.dtype, workers=workers)
-    return settings.resolve(given, recipe.task.score(data.labels.kind), _direction, machine)
+    defaults = settings.of_machine(given, dtype=recipe.model.dtype, workers=workers)
+    if rate := next((its.rate for its in recipe.adapt.chain if its.rate), None):
+        defaults["learning_rate"] = rate
+    return settings.resolve(given, recipe.task.score(data.labels.kind), _direction, defaults)
 
 
 def _config(source: Source) -> PreTrainedConfig:

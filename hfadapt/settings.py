@@ -30,9 +30,10 @@ DEFAULTS: dict[str, tuple[Any, str]] = {
 
 REASONS = {
     "dataloader_num_workers": "they decode pictures while the accelerator computes",
+    "learning_rate": "what moves here is little or new, and takes larger steps than a pretrained body",
     "bf16": "this GPU multiplies matrices in bfloat16 at many times the rate; weights and updates stay float32",
 }
-"""Why there is a value that depends on the machine."""
+"""Why there is a value that depends on the machine, or on the method."""
 
 _MOST_WORKERS = 8
 
@@ -240,14 +241,14 @@ def resolve(
     values: Mapping[str, Any],
     score: str,
     better_first: Callable[[str], bool],
-    machine: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Arguments for TrainingArguments: the recipe's, then ours, then what follows from both.
 
     score: the metric that picks the best checkpoint unless the recipe names another;
-    better_first: whether a metric is the better the greater it is; machine: defaults of this machine.
+    better_first: whether a metric is the better the greater it is; more: defaults of this machine and of the method.
     """
-    settled = {name: default for name, (default, _) in DEFAULTS.items()} | dict(machine or {}) | dict(values)
+    settled = {name: default for name, (default, _) in DEFAULTS.items()} | dict(more or {}) | dict(values)
     evaluated = settled["eval_strategy"]
     if "save_strategy" not in values and evaluated != "no":
         settled["save_strategy"] = evaluated

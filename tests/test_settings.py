@@ -19,11 +19,12 @@ def tensor_cores(monkeypatch):
 
 @pytest.fixture
 def recipe(backbone, toy):
-    def made(model=None, **train):
+    def made(model=None, adapt="full", **train):
         return Recipe(
             task="text-classification",
             model={"name": str(backbone("bert")), **(model or {})},
             data={"path": str(toy), "text": "text", "label": "label"},
+            adapt=adapt,
             train=train,
         )
 
@@ -60,3 +61,28 @@ def test_what_depends_on_the_machine_gives_way_to_the_recipe():
     assert of_machine({}, workers=3) == {"dataloader_num_workers": 3}
     settled = resolve({"dataloader_num_workers": 0}, "accuracy", lambda _: True, of_machine({}, workers=3))
     assert settled["dataloader_num_workers"] == 0
+
+
+@pytest.mark.parametrize(
+    ("adapt", "rate"),
+    [
+        ("full", None),
+        ("layerwise", None),
+        ("linear-probe", 1e-3),
+        ("lora", 5e-4),
+        ({"method": "ia3"}, 3e-3),
+        ({"method": "wise-ft", "inner": "linear-probe"}, 1e-3),
+        ({"method": "wise-ft", "inner": {"method": "ema", "inner": "lora"}}, 5e-4),
+        ({"method": "wise-ft", "inner": "full"}, None),
+    ],
+    ids=str,
+)
+def test_a_method_by_which_little_moves_brings_its_learning_rate(adapt, rate, recipe):
+    """Upstream's 5e-5 would leave a new head where it began."""
+    plan = hfadapt.plan(recipe(adapt=adapt))
+    assert plan.settled.get("learning_rate") == rate
+    if rate:
+        value, origin = settings_with_origin(plan)["learning_rate"]
+        assert value == rate and origin.startswith("hfadapt default: what moves here is little or new")
+    given = hfadapt.plan(recipe(adapt=adapt, learning_rate=2e-5))
+    assert settings_with_origin(given)["learning_rate"] == (2e-5, "recipe")

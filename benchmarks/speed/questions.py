@@ -102,7 +102,7 @@ TOPS = {"bert": (1, 3, 6), "vit": (1, 3, 6), "clip": (1,)}
 NEAR = 0.9
 """The part of an arithmetic ratio that is aimed at."""
 EPOCHS = {"bert": 5, "vit": 5, "clip": 5}
-EXCHANGED = ((16, 256), (64, 512))
+EXCHANGED = ((16, 256), (64, 512), (128, 1024))
 """Batches of two processes together, and over how many rows; after each, gradients are exchanged."""
 GRADUAL_EPOCHS = 2
 """Of each stage."""

@@ -35,6 +35,7 @@ class PeftAdaptation(Adaptation):
     layers: Blocks | None = Field(default=None, exclude_if=lambda value: value is None)
     """A slice of the blocks that get adapters, as Python writes it: `-4:`; of each tower. Else all of them."""
 
+    rate: ClassVar[float | None] = 5e-4
     config: ClassVar[str]
     """`module:Class` of the peft configuration."""
     ours: ClassVar[frozenset[str]] = frozenset({"task_type", "peft_type", "inference_mode", "modules_to_save"})

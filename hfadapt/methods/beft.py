@@ -22,6 +22,7 @@ class BEFT(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.beft.config:BeftConfig"
+    rate: ClassVar[float | None] = 1e-3
 
     def targets(self, model: nn.Module, anatomy: Anatomy) -> list[str]:
         """The linear layers of the blocks that have a bias, for a shift must go somewhere.

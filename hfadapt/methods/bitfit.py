@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hfadapt.backbones._selecting import biases
 from hfadapt.errors import Problem, RecipeError
@@ -23,6 +23,8 @@ class Bitfit(Adaptation):
     `norm`: moves the biases of the linear layers too, and no gains. Backbones without biases, such as
     ModernBERT and Llama, have nothing for it to move.
     """
+
+    rate: ClassVar[float | None] = 1e-3
 
     def stages(self, model: nn.Module, anatomy: Anatomy) -> Sequence[Stage]:
         """One stage in which every bias and the head move.

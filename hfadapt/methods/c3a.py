@@ -23,6 +23,7 @@ class C3A(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.c3a.config:C3AConfig"
+    rate: ClassVar[float | None] = 1e-2
 
     def derived(self, model: nn.Module, targets: Collection[str]) -> dict[str, Any]:
         """Blocks that divide inputs and outputs of every layer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,8 @@ class ClipAdapter(Adaptation):
     rate, 1e-3 to 1e-2. Compared with `linear-probe`: fewer parameters, and held near the checkpoint's own
     projections; compared with `coop`: cheaper, since nothing goes back through a tower.
     """
+
+    rate: ClassVar[float | None] = 1e-3
 
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """The adapter's part in an embedding."""

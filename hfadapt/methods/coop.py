@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -26,6 +26,8 @@ class Coop(_prompts.Prompts):
     context is part of the tokenizer that comes out, which puts it before every text, so that the plain pipeline
     reads it too: let `task.templates` be `["{}."]` where it takes the place of a hand-written sentence.
     """
+
+    rate: ClassVar[float | None] = 3e-3
 
     context: Annotated[int, Field(ge=1)] = 4
     """How many tokens are learnt."""

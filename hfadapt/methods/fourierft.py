@@ -23,6 +23,7 @@ class FourierFT(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.fourierft.config:FourierFTConfig"
+    rate: ClassVar[float | None] = 1e-2
 
     def derived(self, model: nn.Module, targets: Collection[str]) -> dict[str, Any]:
         """No more frequencies than the smallest weight has entries."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hfadapt.methods.base import Adaptation, Stage
 
@@ -20,6 +20,8 @@ class FromScratch(Adaptation):
     Needs more epochs than `full`, and a warm-up. Compared with `full`: the same cost a step, and far weaker
     where rows are few.
     """
+
+    rate: ClassVar[float | None] = 3e-4
 
     @property
     def scratch(self) -> bool:

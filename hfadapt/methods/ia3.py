@@ -24,6 +24,7 @@ class IA3(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.ia3.config:IA3Config"
+    rate: ClassVar[float | None] = 3e-3
     convolutions: ClassVar[bool] = True
 
     def derived(self, model: nn.Module, targets: Collection[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hfadapt.methods.base import Adaptation, Stage
 
@@ -20,6 +20,8 @@ class LinearProbe(Adaptation):
     learning rate of 1e-3 or so. Compared with `full`: fast and safe, weaker where rows are plenty. Of a
     model with two towers, the projections into their common space train, and the temperature.
     """
+
+    rate: ClassVar[float | None] = 1e-3
 
     def stages(self, model: nn.Module, anatomy: Anatomy) -> Sequence[Stage]:
         """One stage in which the head and every newly initialised tensor move."""

@@ -23,6 +23,7 @@ class LNTuning(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.ln_tuning.config:LNTuningConfig"
+    rate: ClassVar[float | None] = 1e-3
     moot: ClassVar[tuple[str, ...]] = ("Unsupported layer type",)
 
     def targets(self, model: nn.Module, anatomy: Anatomy) -> list[str]:

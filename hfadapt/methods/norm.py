@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hfadapt.backbones._selecting import select
 from hfadapt.methods.base import Adaptation, Stage
@@ -24,6 +24,8 @@ class Norm(Adaptation):
     learning rate of 1e-3 or so. Compared with `bitfit`: works where a backbone has no biases; compared
     with `full`: moves a thousandth of the parameters.
     """
+
+    rate: ClassVar[float | None] = 1e-3
 
     def stages(self, model: nn.Module, anatomy: Anatomy) -> Sequence[Stage]:
         """One stage in which every normalisation layer and the head move.

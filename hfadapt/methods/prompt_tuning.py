@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -28,6 +28,8 @@ class PromptTuning(_prompts.Prompts):
     the smaller the backbone. The tokens are part of the tokenizer that comes out, which inserts them by itself,
     and take their places of `task.max_length`. They start as the names of the labels, then as frequent words.
     """
+
+    rate: ClassVar[float | None] = 1e-2
 
     tokens: Annotated[int, Field(ge=1)] = 10
     """How many tokens are learnt."""

@@ -20,4 +20,5 @@ class PVeRA(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.pvera.config:PveraConfig"
+    rate: ClassVar[float | None] = 5e-3
     unserved: ClassVar[Mapping[str, str]] = {"sample_at_inference": "A merged model gives the same answer each time."}

@@ -23,6 +23,7 @@ class RoAd(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.road.config:RoadConfig"
+    rate: ClassVar[float | None] = 1e-3
 
     def derived(self, model: nn.Module, targets: Collection[str]) -> dict[str, Any]:
         """Groups that divide the outputs of every layer into pairs."""

@@ -19,3 +19,4 @@ class TinyLoRA(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.tinylora.config:TinyLoraConfig"
+    rate: ClassVar[float | None] = 1e-2

@@ -18,3 +18,4 @@ class UniLoRA(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.unilora.config:UniLoraConfig"
+    rate: ClassVar[float | None] = 5e-3

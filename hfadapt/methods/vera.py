@@ -18,3 +18,4 @@ class VeRA(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.vera.config:VeraConfig"
+    rate: ClassVar[float | None] = 5e-3
