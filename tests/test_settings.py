@@ -85,4 +85,4 @@ def test_a_method_by_which_little_moves_brings_its_learning_rate(adapt, rate, re
         value, origin = settings_with_origin(plan)["learning_rate"]
         assert value == rate and origin.startswith("hfadapt default: what moves here is little or new")
     given = hfadapt.plan(recipe(adapt=adapt, learning_rate=2e-5))
-    assert settings_with_origin(given)["learning_rate"] == (2e-5, "recipe")
+    assert settings_with_origin(given)["learning_rate"] == (2e-5, "Python")
