@@ -159,6 +159,17 @@ def test_on_a_device_padding_is_taken_out_where_that_is_timed_to_pay(
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_where_it_cannot_be_timed_the_run_goes_on_padded(backbone, kernels, monkeypatch):
+    def full(run):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model, rows, collate = made(backbone, "bert")
+    monkeypatch.setattr(unpadding, "seconds", full)
+    with opened(model.train(), rows, collate, "auto") as found:
+        assert found == (False, "it can't be timed: CUDA out of memory.")
+        assert model.training
+
+
 def test_rows_that_it_is_timed_on_may_hold_tokens_that_no_training_row_holds(backbone, kernels):
     model, rows, collate = made(backbone, "bert")
     with only_used(model, np.arange(20)) as (train, _):

@@ -269,6 +269,7 @@ def _unpadding(
         training.collator,
         reads=training.loss.task.reads,
         use=training.unpad,
+        size=now.arguments.per_device_train_batch_size,
         autocast=autocast,
     )
 

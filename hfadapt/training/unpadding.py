@@ -35,8 +35,8 @@ _TOLD = ("output_hidden_states", "output_attentions")
 """What transformers collects inside of blocks, and must not find packed."""
 _CLOSE, _CLOSE_HALF = 1e-4, 5e-2
 """How far, relative to the greatest, features and answers may lie from those with padding; in half precision."""
-_LOOKED_AT, _TIMED = 256, 32
-"""Rows among which some are sought to try it on; so many are timed."""
+_LOOKED_AT = 256
+"""Rows among which some are sought to try it on."""
 KERNELS = ("cuda",)
 """Devices that torch has kernels for, and on which it is timed whether they pay. On a CPU that is known: see above."""
 
@@ -130,12 +130,14 @@ def unpadded(
     *,
     reads: Sequence[str],
     use: str,
+    size: int = 16,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Iterator[tuple[bool, str]]:
     """While it lasts, the model's blocks compute tokens only, if that changes no answer; gives whether, and why.
 
     names: of the blocks' modules, before an adapter wrapped the model; rows: some to try it on; reads: the outputs
-    that the task reads; use: `auto` or `on`; autocast: the precision of the training.
+    that the task reads; use: `auto` or `on`; size: the rows of a batch that is timed; autocast: the precision of the
+    training.
     """
     blocks = _blocks(model, names)
     found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
@@ -158,13 +160,17 @@ def unpadded(
         return
     trial = _Trial(model, blocks[-1], batch, reads, autocast)
     with _hooked(model, blocks, list(configs.values()), within) as hooks:
-        for hooks.at_once in (True, False) if device.type in KERNELS else (False,):
+        kernels = device.type in KERNELS
+        for hooks.at_once in (True, False) if kernels else (False,):
             wrong = trial.differs()
             if not wrong:
                 break
         hooks.fullest = FULLEST[use]
-        if not wrong and use == "auto" and device.type in KERNELS:
-            hooks.fullest, wrong = agreed(_fullest(hooks, trial, _uneven(rows, collate, device, _TIMED) or batch))
+        if kernels:
+            if not wrong and use == "auto":
+                hooks.fullest, wrong = _fullest(hooks, trial, _uneven(rows, collate, device, size) or batch)
+            # Kernels may fail, and timings differ; all processes do what the first one finds.
+            hooks.at_once, hooks.fullest, wrong = agreed((hooks.at_once, hooks.fullest, wrong))
         if not wrong:
             yield True, f"batches of which tokens fill less than {hooks.fullest:.0%} are computed without padding"
             return
@@ -282,6 +288,9 @@ def _fullest(hooks: _Hooks, trial: _Trial, batch: Mapping[str, Tensor]) -> tuple
         with torch.random.fork_rng(devices=[] if mask.device.type == "cpu" else [mask.device]):
             for hooks.fullest in (0.0, 1.0):
                 took.append(min(seconds(learn) for _ in range(3)))
+    except RuntimeError as error:
+        # There may be too little memory for one more batch; padding is what fits without it.
+        return 0.0, f"it can't be timed: {one_line(str(error))[:200]}"
     finally:
         model.train(was)
     padded, packed = took
