@@ -189,7 +189,8 @@ def variant_page(kind: type[Any], tag: str) -> str:
         module, _, name = config.partition(":")
         parts += [f"Besides these, every field of `{module.split('.tuners')[0]}.{name}` by its own name.", ""]
     if rate := getattr(kind, "rate", None):
-        parts += [f"Where a recipe names no `learning_rate`, it is {rate:g}.", ""]
+        new = "" if kind.wrap is not Adaptation.wrap else " and a head is new"
+        parts += [f"Where a recipe names no `learning_rate`{new}, it is {rate:g}.", ""]
     recipe = f"{'task' if tag == 'task' else 'adapt'}: {kind.name}"
     if tag == "task" or not any(field.is_required() for field in own.values()):
         parts += ["## In a recipe", "", "```yaml", recipe, "```", ""]

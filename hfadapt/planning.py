@@ -15,7 +15,7 @@ from hfadapt.backbones.base import Anatomy, Source, anatomy, family_of
 from hfadapt.data.labels import Labels
 from hfadapt.data.loading import Finding, Loaded, load
 from hfadapt.errors import HfadaptError, Problem, RecipeError, count, one_line
-from hfadapt.methods.base import Stage, Surroundings
+from hfadapt.methods.base import Adaptation, Stage, Surroundings
 from hfadapt.misfits import misfits, of_stream
 from hfadapt.noise import quiet
 from hfadapt.pretraining import Pretraining, ask
@@ -157,9 +157,19 @@ def _settled(recipe: Recipe, data: Loaded, processes: int) -> dict[str, Any]:
     ahead = recipe.task.lazy and not data.stream and torch.accelerator.is_available()
     workers = settings.workers(processes) if ahead else 0
     defaults = settings.of_machine(given, dtype=recipe.model.dtype, workers=workers)
-    if rate := next((its.rate for its in recipe.adapt.chain if its.rate), None):
+    if rate := _rate(recipe):
         defaults["learning_rate"] = rate
     return settings.resolve(given, recipe.task.score(data.labels.kind), _direction, defaults)
+
+
+def _rate(recipe: Recipe) -> float | None:
+    """The learning rate that the method brings.
+
+    Where pictures and texts are joined no head is new: what inserts nothing moves what was pretrained.
+    """
+    its = next((its for its in recipe.adapt.chain if its.rate), None)
+    inserts = its is not None and (its.scratch or type(its).wrap is not Adaptation.wrap)
+    return its.rate if its and (inserts or not recipe.task.contrasts) else None
 
 
 def _config(source: Source) -> PreTrainedConfig:

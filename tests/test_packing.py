@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from logging import getLogger
 
 import numpy as np
@@ -18,6 +19,7 @@ import hfadapt
 from hfadapt.noise import quiet
 from hfadapt.recipe import Recipe
 from hfadapt.training import packing, unpadding
+from hfadapt.training.caching import remembered
 from hfadapt.training.packing import Packed, attend, now, of_lengths
 from hfadapt.training.rows import LENGTHS, Collate, ends
 from hfadapt.training.vocabulary import only_used
@@ -139,14 +141,14 @@ def test_a_batch_says_how_long_its_rows_are(backbone):
 
 
 @pytest.mark.parametrize(
-    ("padded", "without", "fullest"), [(2.0, 1.0, 0.77), (9.0, 1.0, 0.9), (1.0, 1.0, None), (1.0, 1.5, None)]
+    ("padded", "without", "fullest"), [(2.0, 1.0, 0.7), (9.0, 1.0, 0.9), (1.0, 1.0, None), (1.0, 1.5, None)]
 )
 def test_on_a_device_padding_is_taken_out_where_that_is_timed_to_pay(
     padded, without, fullest, backbone, kernels, monkeypatch
 ):
     model, rows, collate = made(backbone, "bert")
     model.config.hidden_dropout_prob = 0.5
-    took = iter([padded] * 3 + [without] * 3)
+    took = iter([0.0] + [padded] * 3 + [without] * 3)
     monkeypatch.setattr(unpadding, "seconds", lambda run: run() or next(took))
     before = torch.get_rng_state()
     with opened(model, rows, collate, "auto") as (serves, says):
@@ -166,8 +168,51 @@ def test_where_it_cannot_be_timed_the_run_goes_on_padded(backbone, kernels, monk
     model, rows, collate = made(backbone, "bert")
     monkeypatch.setattr(unpadding, "seconds", full)
     with opened(model.train(), rows, collate, "auto") as found:
-        assert found == (False, "it can't be timed: CUDA out of memory.")
+        assert found == (False, "a step fails: CUDA out of memory.")
         assert model.training
+
+
+@pytest.mark.parametrize("use", ["on", "auto"])
+def test_kernels_that_fail_in_training_only_are_found_out(use, backbone, kernels, monkeypatch):
+    whole = packing._at_once
+
+    def fails(packed, its, *rest):
+        if its[0].requires_grad:
+            raise RuntimeError("No backward kernel.")
+        return whole(packed, its, *rest)
+
+    monkeypatch.setattr(packing, "_at_once", fails)
+    monkeypatch.setattr(unpadding, "seconds", lambda run: run() or 1.0)
+    model, rows, collate = made(backbone, "bert")
+    with opened(model, rows, collate, use) as (serves, _):
+        assert serves == (use == "on")
+        learnt(model, rows, collate)
+
+
+def test_a_run_that_goes_on_unpads_as_before(backbone, kernels, monkeypatch, tmp_path):
+    """Whatever a clock says then; and so does every other process."""
+    model, rows, collate = made(backbone, "bert")
+    took = iter([0.0, *[2.0] * 3, *[1.0] * 3])
+    monkeypatch.setattr(unpadding, "seconds", lambda run: run() or next(took))
+    note = partial(remembered, tmp_path / "stage" / "unpad.json", False)
+    with opened(model, rows, collate, "auto", note=note) as first:
+        assert first[0]
+    monkeypatch.setattr(unpadding, "seconds", lambda run: pytest.fail("timed again"))
+    again = partial(remembered, tmp_path / "stage" / "unpad.json", True)
+    with opened(model, rows, collate, "auto", note=again) as second:
+        assert second == first
+        kernels.clear()
+        learnt(model, rows, collate)
+    assert kernels
+
+
+def test_what_has_to_be_the_same_each_time_goes_by_the_rule(backbone, kernels, monkeypatch):
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    model, rows, collate = made(backbone, "bert")
+    with opened(model, rows, collate, "auto") as (serves, says):
+        assert serves and "90%" in says
+        learnt(model, rows, collate)
+    assert not kernels
 
 
 def test_rows_that_it_is_timed_on_may_hold_tokens_that_no_training_row_holds(backbone, kernels):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,7 @@ from hfadapt.data.labels import Labels
 from hfadapt.recipe import Recipe
 from hfadapt.tasks.image_classification import ImageClassification
 from hfadapt.training import painting
+from hfadapt.training.caching import remembered
 from hfadapt.training.rows import LENGTHS, SEED, Collate, Rows, Visits
 
 AUGMENT = {"crop": 0.5, "flip": "horizontal", "colour": 0.4, "trivial_augment": True, "erasing": 0.3}
@@ -133,6 +135,21 @@ def test_when_there_is_no_question(augment, device, says, backbone):
     assert painting.refusal(visit, torch.device(device)) == says
     assert painting.refusal(replace(visit, trains=False), torch.device(device)) is None
     assert painting.refusal(None, torch.device(device)) is None
+
+
+def test_a_run_that_goes_on_does_it_where_it_was_done(backbone, monkeypatch, tmp_path):
+    took = iter([4.0, 1.0])
+    monkeypatch.setattr(painting, "_least", lambda run, threads: next(took))
+    for again in (False, True):
+        note = partial(remembered, tmp_path / "painting.json", again)
+        with Elsewhere(), painting.painting(made(backbone, **AUGMENT), DEVICE, 0, note) as (painter, says):
+            assert painter and "ms a picture" in says
+
+
+def test_what_has_to_be_the_same_each_time_is_not_timed(backbone, monkeypatch):
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    says = painting.refusal(made(backbone, **AUGMENT).visit, torch.device("cuda"))
+    assert says == "only what is the same each time is done, and timings are not"
 
 
 RUNS = {

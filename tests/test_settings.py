@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from transformers import TrainingArguments
 
 import hfadapt
 from hfadapt import settings
 from hfadapt.recipe import Recipe
 from hfadapt.settings import of_machine, resolve
 from hfadapt.showing import settings_with_origin
+from hfadapt.training.trainer import one_device
 
 
 @pytest.fixture
@@ -86,3 +88,29 @@ def test_a_method_by_which_little_moves_brings_its_learning_rate(adapt, rate, re
         assert value == rate and origin.startswith("hfadapt default: what moves here is little or new")
     given = hfadapt.plan(recipe(adapt=adapt, learning_rate=2e-5))
     assert settings_with_origin(given)["learning_rate"] == (2e-5, "Python")
+
+
+@pytest.mark.parametrize(("adapt", "rate"), [("linear-probe", None), ("norm", None), ("lora", 5e-4), ("coop", 3e-3)])
+def test_projections_that_were_pretrained_are_no_new_head(adapt, rate, backbone, pictures):
+    captions = {split: str(pictures / split / "captions.csv") for split in ("train", "validation", "test")}
+    data = captions | {"path": captions.pop("train"), "image": "file", "text": "text"}
+    made = Recipe(task="image-text-contrastive", model=str(backbone("clip")), data=data, adapt=adapt)
+    assert hfadapt.plan(made).settled.get("learning_rate") == rate
+
+
+def test_a_process_trains_on_one_device(tmp_path):
+    """Also where it sees several; which of them there are is an attribute of transformers' own."""
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    assert arguments.n_gpu == 0
+    one_device(arguments)
+    assert arguments.n_gpu == 0
+    arguments._n_gpu = 3
+    assert arguments.n_gpu == 3 and arguments.train_batch_size == 3 * arguments.per_device_train_batch_size
+    one_device(arguments)
+    assert arguments.n_gpu == 1 and arguments.train_batch_size == arguments.per_device_train_batch_size
+
+
+def test_batches_are_not_dispatched(recipe):
+    with pytest.raises(ValueError, match="Leave out dispatch_batches"):
+        recipe(accelerator_config={"dispatch_batches": True})
+    hfadapt.plan(recipe(accelerator_config={"dispatch_batches": False}))

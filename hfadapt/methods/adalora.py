@@ -32,7 +32,7 @@ class AdaLora(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.adalora.config:AdaLoraConfig"
-    rate: ClassVar[float | None] = 5e-3
+    rate: ClassVar[float | None] = 2e-3
     convolutions: ClassVar[bool] = True
     divisible: ClassVar[bool] = False
     unserved: ClassVar[Mapping[str, str]] = dict.fromkeys(

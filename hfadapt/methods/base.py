@@ -99,8 +99,8 @@ class Adaptation(Variant):
 
     tag: ClassVar[str] = "method"
     rate: ClassVar[float | None] = None
-    """The learning rate where the recipe names none; None leaves it to the method inside, and at last to upstream's
-    default, which suits a body all of which moves."""
+    """The learning rate where the recipe names none and a head is new, or the method inserts something; None leaves it
+    to the method inside, and at last to upstream's default, which suits a body all of which moves."""
     divisible: ClassVar[bool] = True
     """Whether it works where FSDP or DeepSpeed divides the model among the processes."""
     evaluates: ClassVar[bool] = False

@@ -23,7 +23,7 @@ class VBLoRA(PeftAdaptation):
     """
 
     config: ClassVar[str] = "peft.tuners.vblora.config:VBLoRAConfig"
-    rate: ClassVar[float | None] = 1e-2
+    rate: ClassVar[float | None] = 5e-3
     unserved: ClassVar[Mapping[str, str]] = {
         "save_only_topk_weights": "Checkpoints would not hold all that training goes on from."
     }

@@ -186,6 +186,19 @@ def agreed(value: Any) -> Any:
     return box[0]
 
 
+def remembered(path: Path, again: bool, find: Callable[[], list[Any]]) -> list[Any]:
+    """What the first process finds, noted in a file, from which a run that goes on has it again.
+
+    What is timed comes out otherwise each time, and a run that goes on has to do as before. path: of a JSON file;
+    again: whether the run goes on.
+    """
+    found = agreed(json.loads(path.read_text(encoding="utf-8")) if again and path.exists() else find())
+    if PartialState().is_main_process:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found), encoding="utf-8")
+    return list(found)
+
+
 def _draft(
     key: str,
     shapes: Sequence[tuple[int, ...]],

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 from hfadapt.data.augmenting import Augmenter
 from hfadapt.errors import one_line
 from hfadapt.tasks._pictures import PictureTask, tones
-from hfadapt.training.caching import agreed, seconds
+from hfadapt.training.caching import seconds
 from hfadapt.training.rows import SEED, Rows, Visits
 
 _ROWS_TRIED = 16
@@ -58,6 +59,8 @@ def refusal(visit: Visits | None, device: torch.device) -> str | None:
         return None
     if not visit.task.augments or not visit.task.augmenter(visit.processor).paints:
         return None
+    if torch.are_deterministic_algorithms_enabled():
+        return "only what is the same each time is done, and timings are not"
     if visit.task.mixes:
         return "pictures are mixed when they are done"
     if not visit.task.augment.crop:
@@ -66,24 +69,29 @@ def refusal(visit: Visits | None, device: torch.device) -> str | None:
 
 
 @contextmanager
-def painting(rows: Rows, device: torch.device, workers: int) -> Iterator[tuple[Painter | None, str]]:
+def painting(
+    rows: Rows,
+    device: torch.device,
+    workers: int,
+    note: Callable[[Callable[[], list[Any]]], list[Any]] = lambda find: find(),
+) -> Iterator[tuple[Painter | None, str]]:
     """While it lasts, rows leave to the device what follows a crop, if it does the same in less time.
 
-    Gives what does it there, and why; says nothing where there is no question. workers: processes that read rows.
+    Gives what does it there, and why; says nothing where there is no question. workers: processes that read rows;
+    note: finds what depends on the device, for all processes and for a run that goes on.
     """
     says = refusal(rows.visit, device)
     if says is None or says:
         yield None, says or ""
         return
     visit: Any = rows.visit
+    painter = None
     try:
         painter = Painter(visit.task.augmenter(visit.processor), tones(visit.processor), device)
-        serves, says = _tried(rows, painter, workers)
-    except Exception as error:  # Whatever a processor or a device does, a run must not end of it.
-        serves, says = False, f"it does not go on the device: {one_line(str(error))[:200]}"
-    # Timings differ; all processes do what the first one finds.
-    serves, says = agreed((serves, says))
-    if not serves:
+    except Exception as error:  # Whatever a processor does, a run must not end of it.
+        says = f"the processor can't be taken apart: {one_line(str(error))[:200]}"
+    serves, says = note(partial(_tried, rows, painter, workers, says))
+    if not serves or painter is None:
         yield None, says
         return
     rows.visit = replace(visit, begins=True)
@@ -93,8 +101,18 @@ def painting(rows: Rows, device: torch.device, workers: int) -> Iterator[tuple[P
         rows.visit = replace(visit, begins=False)
 
 
-def _tried(rows: Rows, painter: Painter, workers: int) -> tuple[bool, str]:
-    """Whether the device does the same in less time, on rows from all over the table; and a sentence."""
+def _tried(rows: Rows, painter: Painter | None, workers: int, says: str) -> list[Any]:
+    """Whether the device does the same in less time, and a sentence; says: why there is no painter."""
+    if painter is None:
+        return [False, says]
+    try:
+        return _compared(rows, painter, workers)
+    except Exception as error:  # Whatever a device does, a run must not end of it.
+        return [False, f"it does not go on the device: {one_line(str(error))[:200]}"]
+
+
+def _compared(rows: Rows, painter: Painter, workers: int) -> list[Any]:
+    """The same, on rows from all over the table."""
     assert rows.visit is not None
     which = np.unique(np.linspace(0, len(rows) - 1, _ROWS_TRIED).astype(int)).tolist()
     places = [(0, row) for row in which]
@@ -105,12 +123,12 @@ def _tried(rows: Rows, painter: Painter, workers: int) -> tuple[bool, str]:
     found = painter.levelled(painter.painted(there, seeds)).cpu().numpy()
     step = np.diff(painter.levels.cpu().numpy(), axis=1).max()
     if (np.abs(found - goal) > (_FAR + 0.5) * step).mean() > _FEW:
-        return False, "on the device pictures come out as others"
+        return [False, "on the device pictures come out as others"]
     ahead = _least(lambda: painter.augmenter.painted(list(pixels), seeds), threads=1) / max(1, workers)
     after = _least(lambda: painter.painted(there, seeds), threads=torch.get_num_threads())
     readers = f"{workers} processes that read take" if workers > 1 else "a process that reads takes"
     each = 1000 / len(which)
-    return after < ahead, f"{after * each:.2f} ms a picture after the crop, for which {readers} {ahead * each:.2f}"
+    return [after < ahead, f"{after * each:.2f} ms a picture after the crop, for which {readers} {ahead * each:.2f}"]
 
 
 def _least(run: Callable[[], object], threads: int) -> float:

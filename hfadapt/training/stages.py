@@ -24,7 +24,7 @@ from hfadapt.recipe import Cache as Options
 from hfadapt.settings import BATCHES, MAX_TOKENS, NOT_THEIRS, steps_per_epoch
 from hfadapt.training import checkpoints, painting, pictures, unpadding, vocabulary
 from hfadapt.training.accompanying import Company
-from hfadapt.training.caching import STREAMED, Cache, open_cache, refusal, samples
+from hfadapt.training.caching import STREAMED, Cache, open_cache, refusal, remembered, samples
 from hfadapt.training.freezing import only
 from hfadapt.training.leading import leading, named_modules
 from hfadapt.training.rows import Collate, Rows
@@ -141,6 +141,10 @@ class _Now:
     checkpoint: Path | None
     """Where it goes on from."""
 
+    def note(self, name: str) -> Callable[[Callable[[], list[Any]]], list[Any]]:
+        """Finds what depends on the device once, for all processes and for a run that goes on."""
+        return partial(remembered, Path(str(self.arguments.output_dir)) / f"{name}.json", self.checkpoint is not None)
+
 
 def _run(
     model: nn.Module,
@@ -167,7 +171,9 @@ def _run(
     with (
         _leading(model, now, training, terms) as cut,
         _unpadding(model, now, training, cut, trainer.accelerator.autocast) as (serves, says),
-        painting.painting(training.train, now.arguments.device, now.arguments.dataloader_num_workers) as (painter, why),
+        painting.painting(
+            training.train, now.arguments.device, now.arguments.dataloader_num_workers, now.note("painting")
+        ) as (painter, why),
     ):
         if cut:
             journal("first token", stage=now.stage.name, blocks=cut)
@@ -271,6 +277,7 @@ def _unpadding(
         use=training.unpad,
         size=now.arguments.per_device_train_batch_size,
         autocast=autocast,
+        note=now.note("unpad"),
     )
 
 

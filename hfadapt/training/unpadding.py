@@ -6,6 +6,7 @@ Heads, pooling, companions and the cache see rows of one length as ever; of the 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -19,7 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hfadapt.errors import one_line
 from hfadapt.settings import remade
-from hfadapt.training.caching import agreed, seconds
+from hfadapt.training.caching import seconds
 from hfadapt.training.packing import Packed, attend, mask_of, now
 from hfadapt.training.rows import Rows, as_rows
 from hfadapt.training.vocabulary import UsedRows
@@ -132,12 +133,13 @@ def unpadded(
     use: str,
     size: int = 16,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    note: Callable[[Callable[[], list[Any]]], list[Any]] = lambda find: find(),
 ) -> Iterator[tuple[bool, str]]:
     """While it lasts, the model's blocks compute tokens only, if that changes no answer; gives whether, and why.
 
     names: of the blocks' modules, before an adapter wrapped the model; rows: some to try it on; reads: the outputs
     that the task reads; use: `auto` or `on`; size: the rows of a batch that is timed; autocast: the precision of the
-    training.
+    training; note: finds what depends on the device, for all processes and for a run that goes on.
     """
     blocks = _blocks(model, names)
     found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
@@ -160,17 +162,12 @@ def unpadded(
         return
     trial = _Trial(model, blocks[-1], batch, reads, autocast)
     with _hooked(model, blocks, list(configs.values()), within) as hooks:
-        kernels = device.type in KERNELS
-        for hooks.at_once in (True, False) if kernels else (False,):
-            wrong = trial.differs()
-            if not wrong:
-                break
-        hooks.fullest = FULLEST[use]
-        if kernels:
-            if not wrong and use == "auto":
-                hooks.fullest, wrong = _fullest(hooks, trial, _uneven(rows, collate, device, size) or batch)
-            # Kernels may fail, and timings differ; all processes do what the first one finds.
-            hooks.at_once, hooks.fullest, wrong = agreed((hooks.at_once, hooks.fullest, wrong))
+        # Nor are all of these kernels the same each time, or any timing.
+        if device.type in KERNELS and not torch.are_deterministic_algorithms_enabled():
+            timed = (_uneven(rows, collate, device, size) or batch) if use == "auto" else None
+            hooks.at_once, hooks.fullest, wrong = note(partial(_on_device, hooks, trial, timed))
+        else:
+            hooks.fullest, wrong = FULLEST[use], trial.differs()
         if not wrong:
             yield True, f"batches of which tokens fill less than {hooks.fullest:.0%} are computed without padding"
             return
@@ -240,6 +237,31 @@ class _Trial:
             # Whatever a block of any kind does with its inputs, a run must not end of it.
             return f"the blocks do not go without padding: {one_line(str(error))[:200]}"
 
+    def seconds(self, batch: Mapping[str, Tensor], *, once: bool = False) -> tuple[float, str]:
+        """What it takes to learn from a batch, dropout included, the best of three times; and why it can't be done."""
+        model, device = self.model, batch["attention_mask"].device
+        moving = [p for p in model.parameters() if p.requires_grad]
+
+        def learn() -> None:
+            with self.autocast():
+                outputs = model(**batch)
+                total = torch.stack([outputs[name].float().sum() for name in self.reads]).sum()
+            torch.autograd.grad(total, moving, allow_unused=True)
+
+        was = model.training
+        model.train()
+        for module in model.modules():
+            if isinstance(module, UsedRows):
+                module.eval()  # These are not training rows.
+        try:
+            with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+                return min(seconds(learn) for _ in range(1 if once else 3)), ""
+        except RuntimeError as error:
+            # A kernel may be missing; and there may be too little memory for one more batch.
+            return 0.0, f"a step fails: {one_line(str(error))[:200]}"
+        finally:
+            model.train(was)
+
     def _seen(self, way: Any) -> list[Tensor]:
         """What the last block answers, (rows, length, width), and what the task reads."""
         caught: list[Any] = []
@@ -268,35 +290,26 @@ def _differs(goal: Sequence[Tensor], found: Sequence[Tensor], mask: Tensor, clos
     return ""
 
 
-def _fullest(hooks: _Hooks, trial: _Trial, batch: Mapping[str, Tensor]) -> tuple[float, str]:
-    """How full batches may be that are computed without padding, timed on one; and why none is, where that is so."""
-    model, mask = trial.model, batch["attention_mask"]
-    moving = [p for p in model.parameters() if p.requires_grad]
+def _on_device(hooks: _Hooks, trial: _Trial, timed: Mapping[str, Tensor] | None) -> list[Any]:
+    """Whether kernels take all texts at once, how full batches may be, and why padding stays, if it does.
 
-    def learn() -> None:
-        with trial.autocast():
-            outputs = model(**batch)
-            total = torch.stack([outputs[name].float().sum() for name in trial.reads]).sum()
-        torch.autograd.grad(total, moving, allow_unused=True)
-
-    was, took = model.training, []
-    model.train()
-    for module in model.modules():
-        if isinstance(module, UsedRows):
-            module.eval()  # These are not training rows.
-    try:
-        with torch.random.fork_rng(devices=[] if mask.device.type == "cpu" else [mask.device]):
-            for hooks.fullest in (0.0, 1.0):
-                took.append(min(seconds(learn) for _ in range(3)))
-    except RuntimeError as error:
-        # There may be too little memory for one more batch; padding is what fits without it.
-        return 0.0, f"it can't be timed: {one_line(str(error))[:200]}"
-    finally:
-        model.train(was)
+    timed: a batch; None where it does not matter whether it pays.
+    """
+    for hooks.at_once in (True, False):
+        wrong = trial.differs() or trial.seconds(trial.batch, once=True)[1]
+        if not wrong:
+            break
+    if wrong or timed is None:
+        return [hooks.at_once, FULLEST["on"], wrong]
+    took = []
+    for hooks.fullest in (0.0, 1.0):
+        best, wrong = trial.seconds(timed)
+        if wrong:
+            return [hooks.at_once, 0.0, wrong]
+        took.append(best)
     padded, packed = took
-    filled = float(mask.float().mean())
-    if packed >= padded:
-        told = f"{padded * 1000:.1f} ms of a batch {filled:.0%} full, and {packed * 1000:.1f} without padding"
-        return 0.0, f"computing padding is as fast: {told}"
-    # As if the time without padding were that of the tokens alone.
-    return min(FULLEST["auto"], filled * padded / packed), ""
+    filled = float(timed["attention_mask"].float().mean())
+    # As if the time without padding were that of the tokens alone; in tenths, as timings are not exact.
+    fullest = min(FULLEST["auto"], math.floor(10 * filled * padded / packed) / 10)
+    told = f"{padded * 1000:.1f} ms of a batch {filled:.0%} full, and {packed * 1000:.1f} without padding"
+    return [hooks.at_once, fullest, "" if packed < padded and fullest else f"computing padding is as fast: {told}"]
