@@ -201,10 +201,7 @@ def out_of_range(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield key, f"{MAX_TOKENS} decides which rows make a batch. Set one of the two."
     shared = values.get("accelerator_config")
     if isinstance(shared, Mapping) and shared.get("dispatch_batches"):
-        yield (
-            "accelerator_config",
-            "Each process reads its own rows here. Leave out dispatch_batches.",
-        )
+        yield "accelerator_config", "Each process reads its own rows here. Leave out dispatch_batches."
     strategy = values.get("train_sampling_strategy", SAMPLING[0])
     if isinstance(strategy, str) and strategy not in SAMPLING:
         yield "train_sampling_strategy", f"'{strategy}' is not accepted. {did_you_mean(strategy, SAMPLING)}"

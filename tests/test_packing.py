@@ -125,18 +125,18 @@ def test_lengths_that_are_known_are_not_read_from_a_mask():
     """To read them from a device is to wait for it."""
     packed = Packed.of(mask(LENGTHS_OF_TEXTS), 1.0)
     unread = torch.empty(5, 9, device="meta")
-    with of_lengths(LENGTHS_OF_TEXTS):
+    with of_lengths(np.array(LENGTHS_OF_TEXTS)):
         assert Packed.of(unread, 0.4) is None
         known = Packed.of(unread, 0.5)
     assert known.sizes == packed.sizes == [9, 8, 3, 1, 0] and known.places.device == unread.device
-    with of_lengths(LENGTHS_OF_TEXTS[1:]), pytest.raises(NotImplementedError):
+    with of_lengths(np.array(LENGTHS_OF_TEXTS[1:])), pytest.raises(NotImplementedError):
         Packed.of(unread, 1.0)
 
 
 def test_a_batch_says_how_long_its_rows_are(backbone):
     _, rows, collate = made(backbone, "bert")
     batch = Collate(collate)(list(rows))
-    assert batch[LENGTHS] == rows.lengths.tolist()
+    assert batch[LENGTHS].tolist() == rows.lengths.tolist()
     assert ends(mask([2, 3]).flip(1)) is None and ends(None) is None and ends(torch.ones(2, 1, 2, 2)) is None
 
 

@@ -78,8 +78,15 @@ class Augmenter:
         """
         import torch
 
+        shares, drawn = [one / 255 for one in pixels], []
         with torch.random.fork_rng(devices=[]):
-            return self._changed(pixels, seeds, together)
+            for one, seed in zip(shares, seeds, strict=True):
+                # Not torch.manual_seed, which would seed every accelerator as well.
+                torch.default_generator.manual_seed(seed)
+                drawn.append([step for its in self._operations for step in _steps(its, one.shape, together)])
+            for steps in zip(*drawn, strict=True):
+                _take(steps, shares, together)
+        return [one.clamp(0, 1).mul_(255).round_().byte() for one in shares]
 
     def _moved(self, picture: Image.Image, random: np.random.Generator) -> Image.Image:
         if self.options["crop"]:
@@ -100,26 +107,12 @@ class Augmenter:
         small = [i for i in wide if _most(pictures[i].size) > 1]
         large = [[i] for i in wide if _most(pictures[i].size) == 1]
         found = list(pictures)
-        with torch.random.fork_rng(devices=[]):
-            # Large ones one after the other, so that no two of them lie there as floats.
-            for places in (small, *large):
-                pixels = [torch.from_numpy(np.array(pictures[i])).permute(2, 0, 1) for i in places]
-                made = self._changed(pixels, [seeds[i] for i in places], _TOGETHER)
-                for i, one in zip(places, made, strict=True):
-                    found[i] = Image.fromarray(one.permute(1, 2, 0).numpy())
+        # Large ones one after the other, so that no two of them lie there as floats.
+        for places in (small, *large):
+            pixels = [torch.from_numpy(np.array(pictures[i])).permute(2, 0, 1) for i in places]
+            for i, one in zip(places, self.painted(pixels, [seeds[i] for i in places]), strict=True):
+                found[i] = Image.fromarray(one.permute(1, 2, 0).numpy())
         return found
-
-    def _changed(self, pixels: Sequence[Any], seeds: Sequence[int], together: int) -> list[Any]:
-        import torch
-
-        shares, drawn = [one / 255 for one in pixels], []
-        for one, seed in zip(shares, seeds, strict=True):
-            # Not torch.manual_seed, which would seed every accelerator as well.
-            torch.default_generator.manual_seed(seed)
-            drawn.append([step for its in self._operations for step in _steps(its, one.shape, together)])
-        for steps in zip(*drawn, strict=True):
-            _take(steps, shares, together)
-        return [one.clamp(0, 1).mul_(255).round_().byte() for one in shares]
 
     @cached_property
     def _operations(self) -> list[Any]:

@@ -60,9 +60,9 @@ class Cache(TrainerCallback):
     @contextmanager
     def around(self, inputs: dict[str, Any]) -> Iterator[None]:
         """While the model is called with the inputs, from which what concerns the cache is taken out."""
-        places, served = np.asarray(inputs.pop(PLACE)), inputs.pop(SERVED)
+        places, served = inputs.pop(PLACE), inputs.pop(SERVED)
         length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
-        if all(served):
+        if served.all():
             wanted = [length if leaf.along and not leaf.first else None for _, leaf in self.leaves]
             found = self.store.read(places, wanted)
             values = {

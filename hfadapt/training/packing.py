@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
@@ -26,12 +27,12 @@ _ALIKE = 0.6
 """Texts at least this part as long as the longest of their group are padded together inside of the attention."""
 now: ContextVar[Packed | None] = ContextVar("hfadapt_packed", default=None)
 """The batch that the model is called with, where it is packed."""
-_lengths: ContextVar[Sequence[int] | None] = ContextVar("hfadapt_lengths", default=None)
+_lengths: ContextVar[np.ndarray | None] = ContextVar("hfadapt_lengths", default=None)
 
 
 @contextmanager
-def of_lengths(lengths: Sequence[int] | None) -> Iterator[None]:
-    """While it lasts, the texts of the batch have these lengths, which need not be read from a mask on a device."""
+def of_lengths(lengths: np.ndarray | None) -> Iterator[None]:
+    """While it lasts, the texts of a batch have these lengths, (rows,), which need not be read from a device."""
     before = _lengths.set(lengths)
     try:
         yield
@@ -78,11 +79,11 @@ class Packed:
         fullest: batches of which tokens fill this part stay as they are; so do those that are not padded at the end.
         """
         known = _lengths.get()
-        lengths = known if known and mask is not None and len(known) == len(mask) else ends(mask)
-        if lengths is None or mask is None or sum(lengths) >= fullest * mask.numel():
+        lengths = known if known is not None and mask is not None and len(known) == len(mask) else ends(mask)
+        if lengths is None or mask is None or lengths.sum() >= fullest * mask.numel():
             return None
         rows, length = mask.shape
-        counts = torch.tensor(lengths)
+        counts = torch.from_numpy(lengths)
         order = torch.argsort(counts, descending=True, stable=True)
         kept = torch.arange(length) < counts[order][:, None]
         places = (order[:, None] * length + torch.arange(length))[kept]

@@ -39,8 +39,9 @@ class Painter:
 
     def __call__(self, inputs: dict[str, Any]) -> None:
         """Replace the bytes of a batch by model inputs; other batches stay as they are."""
-        if seeds := inputs.pop(SEED, None):
-            inputs["pixel_values"] = self.levelled(self.painted(inputs["pixel_values"], seeds))
+        seeds = inputs.pop(SEED, None)
+        if seeds is not None:
+            inputs["pixel_values"] = self.levelled(self.painted(inputs["pixel_values"], seeds.tolist()))
 
     def painted(self, pixels: Tensor, seeds: Sequence[int]) -> Tensor:
         """uint8 (rows, 3, height, width) → the same."""
@@ -85,13 +86,14 @@ def painting(
         yield None, says or ""
         return
     visit: Any = rows.visit
-    painter = None
     try:
-        painter = Painter(visit.task.augmenter(visit.processor), tones(visit.processor), device)
+        levels = tones(visit.processor)
     except Exception as error:  # Whatever a processor does, a run must not end of it.
-        says = f"the processor can't be taken apart: {one_line(str(error))[:200]}"
-    serves, says = note(partial(_tried, rows, painter, workers, says))
-    if not serves or painter is None:
+        yield None, f"the processor can't be taken apart: {one_line(str(error))[:200]}"
+        return
+    painter = Painter(visit.task.augmenter(visit.processor), levels, device)
+    serves, says = note(partial(_tried, rows, painter, workers))
+    if not serves:
         yield None, says
         return
     rows.visit = replace(visit, begins=True)
@@ -101,10 +103,8 @@ def painting(
         rows.visit = replace(visit, begins=False)
 
 
-def _tried(rows: Rows, painter: Painter | None, workers: int, says: str) -> list[Any]:
-    """Whether the device does the same in less time, and a sentence; says: why there is no painter."""
-    if painter is None:
-        return [False, says]
+def _tried(rows: Rows, painter: Painter, workers: int) -> list[Any]:
+    """Whether the device does the same in less time, and a sentence."""
     try:
         return _compared(rows, painter, workers)
     except Exception as error:  # Whatever a device does, a run must not end of it.

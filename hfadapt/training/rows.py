@@ -359,23 +359,24 @@ def balanced(targets: np.ndarray) -> np.ndarray:
 class Collate:
     """Collates rows, with what the batch says of them beside it.
 
-    That is numbers of Python's, which stay with the process: to read them from a device would be to wait for it. A
-    class rather than a closure, so that worker processes that are spawned can pickle it.
+    That is arrays of numpy's, which stay with the process: to read tensors from a device would be to wait for it, and
+    through lists Accelerate and Trainer would go number by number. A class rather than a closure, so that worker
+    processes that are spawned can pickle it.
     """
 
     def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]):
         self.collate = collate
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        beside = {name: [row.pop(name) for row in rows] for name in (PLACE, SERVED, SEED) if name in rows[0]}
+        beside = {name: np.array([row.pop(name) for row in rows]) for name in (PLACE, SERVED, SEED) if name in rows[0]}
         batch = self.collate(rows)
         return batch | beside | {LENGTHS: ends(batch.get("attention_mask"))}
 
 
-def ends(mask: Tensor | None) -> list[int] | None:
-    """How long the rows of a mask, (rows, length), are; None where they are not padded at their ends alone."""
+def ends(mask: Tensor | None) -> np.ndarray | None:
+    """How long the rows of a mask, (rows, length), are, (rows,); None where they are not padded at their ends alone."""
     if mask is None or mask.ndim != 2:
         return None
     here = mask.detach().to("cpu", torch.bool)
     counts = here.sum(1)
-    return counts.tolist() if torch.equal(here, torch.arange(here.shape[1]) < counts[:, None]) else None
+    return counts.numpy() if torch.equal(here, torch.arange(here.shape[1]) < counts[:, None]) else None
